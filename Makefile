@@ -1,0 +1,62 @@
+# `make` lists what there is to run; every target installs what it needs first.
+.DEFAULT_GOAL := help
+.PHONY: help setup run demo test check format bench migration lock
+
+PYTHON = $(shell for python in python3.11 python3 python3.12 python3.13 python3.14; do \
+  $$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$python && break; done)
+BIN = .venv/bin
+FLASK = $(BIN)/flask --app wsgi
+# What only describes the application connects to nothing.
+UNCONNECTED = DATABASE_URL=postgresql://unused REDIS_URL=redis://unused
+COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --no-emit-index-url --no-emit-find-links \
+  --custom-compile-command "make lock" pyproject.toml
+
+help:
+	@awk '/^##@/ { printf "\n%s\n", substr($$0, 5) } \
+	  /^[a-z]+:.*## / { split($$0, part, /:.*## /); printf "  make %-10s %s\n", part[1], part[2] }' Makefile
+
+##@ Use
+
+setup: .venv/.installed ## install into .venv what requirements-dev.txt pins (all others do it when needed)
+
+.venv/.installed: requirements-dev.txt
+	@test -n "$(PYTHON)" || { echo "error: Python 3.11 or newer is needed"; exit 1; }
+	@echo "Installing into .venv; the first time takes a minute or two"
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	@touch $@
+
+run: setup ## start everything on this machine: PORT=8000, AGENTHQ_DATA=var, DATABASE_URL and REDIS_URL instead of the embedded servers
+	@exec $(BIN)/python -m api.local
+
+demo: setup ## start everything, replay a trace through the API (TRACE=path, or a small one of its own), compare, stop
+	@exec $(BIN)/python -m api.local --demo $(TRACE)
+
+##@ Develop
+
+test: setup ## run the tests, or those of T=path
+	@$(BIN)/pytest $(T)
+
+check: setup ## all that CI runs: style, types, layers, generated docs, tests
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(UNCONNECTED) $(FLASK) openapi --check
+	$(BIN)/pytest
+
+format: setup ## format the code and fix what can be fixed
+	@$(BIN)/ruff check --fix --quiet || true
+	@$(BIN)/ruff format
+
+bench: setup ## run the benchmarks
+	@for benchmark in benchmarks/*.py; do echo "== $$benchmark"; $(BIN)/python "$$benchmark" || exit 1; done
+
+##@ Maintain
+
+migration: setup ## write a new revision, M="what changes"; with DATABASE_URL of a migrated database, from the difference to the models
+	$(if $(DATABASE_URL),,$(UNCONNECTED)) $(FLASK) db revision $(if $(DATABASE_URL),--autogenerate) -m "$(M)"
+
+lock: setup ## pin what pyproject.toml needs, in requirements.txt and requirements-dev.txt
+	$(COMPILE) --output-file requirements.txt
+	$(COMPILE) --extra dev --output-file requirements-dev.txt

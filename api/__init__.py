@@ -1,0 +1,83 @@
+"""`create_app`: the application, put together."""
+
+from flask import Flask
+from flask_migrate import Migrate
+from flask_smorest import Api
+from werkzeug.middleware.proxy_fix import ProxyFix
+
+from api import (
+    activity,
+    billing,
+    cli,
+    docs,
+    errors,
+    health,
+    limits,
+    members,
+    metering,
+    requests,
+    tasks,
+    teams,
+    usage,
+    users,
+    workspaces,
+)
+from api.json import Json
+from api.resource import requirement_of
+from models.base import Base
+from models.logs import configure_logs
+from models.settings import Settings, settings
+from realtime import sockets
+
+BLUEPRINTS = (users, teams, members, workspaces, tasks, activity, usage, billing)
+LARGEST_BODY = 1024 * 1024
+
+
+def create_app(configuration: Settings | None = None) -> Flask:
+    """A new application; raises RuntimeError if any route does not declare what it needs."""
+    configuration = configuration or settings()
+    configure_logs(level=configuration.log_level, format_=configuration.log_format)
+    app = Flask("agenthq", static_folder=None)
+    app.json = Json(app)
+    app.config |= {
+        "API_TITLE": "AgentHQ",
+        "API_VERSION": "v1",
+        "OPENAPI_VERSION": "3.0.3",
+        "MAX_CONTENT_LENGTH": LARGEST_BODY,
+    }
+    if configuration.trusted_proxies:
+        app.wsgi_app = ProxyFix(app.wsgi_app, x_for=configuration.trusted_proxies)  # type: ignore[method-assign]
+    # Before a request in this order, after it in the opposite one: counted, then framed and logged.
+    requests.register(app)
+    limits.register(app, configuration)
+    metering.register(app)
+    api = app.extensions["agenthq_api"] = Api(app)
+    errors.register(app)  # after flask-smorest, whose error format is not ours
+    for noun in BLUEPRINTS:
+        api.register_blueprint(noun.blueprint)
+    for plain in (health.blueprint, docs.blueprint):
+        limits.limiter.exempt(plain)
+        app.register_blueprint(plain)
+    sockets.register(app)
+    cli.register(app)
+    Migrate(app, db=Base, directory="migrations")
+    refuse_undeclared_routes(app)
+    return app
+
+
+def refuse_undeclared_routes(app: Flask) -> None:
+    """Deny by default: a route that does not say what it needs never gets to serve."""
+    undeclared = [
+        f"{method} {rule.rule}"
+        for rule in app.url_map.iter_rules()
+        for method in (rule.methods or set()) - {"HEAD", "OPTIONS"}
+        if not _declared(app.view_functions[rule.endpoint], method)
+    ]
+    if undeclared:
+        raise RuntimeError(
+            f"These routes do not declare what they need (api.resource.requires): {sorted(undeclared)}"
+        )
+
+
+def _declared(view: object, method: str) -> bool:
+    return requirement_of(getattr(getattr(view, "view_class", view), method.lower(), view)) is not None

@@ -1,0 +1,24 @@
+"""The activity log."""
+
+from typing import Any
+
+from api.blueprint import Blueprint
+from api.pagination import envelope, page_from
+from api.resource import Resource, requires
+from api.schemas.activity import ActivityQuery, ActivitySchema
+from models.access.permissions import Permission
+from models.queries import activity
+from models.queries.activity import ActivityFilter
+
+blueprint = Blueprint("activity", "What happened in a team, numbered without gaps")
+
+
+@blueprint.route("/teams/<uuid:team_id>/activity")
+class Activity(Resource):
+    @requires(Permission.activity_read)
+    @blueprint.query(ActivityQuery)
+    @blueprint.lists(ActivitySchema)
+    def get(self, query: dict[str, Any]) -> dict[str, Any]:
+        """The log, newest first; every filter narrows it."""
+        page = page_from(query)
+        return envelope(activity.in_team(self.session, self.access, ActivityFilter(**query), page))

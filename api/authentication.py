@@ -1,0 +1,35 @@
+"""From the request's headers to a Credential; whether it is good is decided in models/access."""
+
+import ipaddress
+
+from flask import g, request
+
+from models.access.actor import Origin
+from models.access.credentials import Credential
+from models.errors import Unauthenticated
+
+LONGEST_USER_AGENT = 500
+
+
+def credential() -> Credential:
+    """The bearer credential of this request; raises Unauthenticated if there is none."""
+    scheme, _, secret = request.headers.get("Authorization", "").partition(" ")
+    if scheme.lower() != "bearer" or not secret.strip():
+        raise Unauthenticated("Send a session token or an API key as `Authorization: Bearer …`.")
+    return Credential(secret.strip(), origin())
+
+
+def origin() -> Origin:
+    return Origin(
+        ip_address=client_address(),
+        user_agent=request.headers.get("User-Agent", "")[:LONGEST_USER_AGENT] or None,
+        request_id=g.get("request_id"),
+    )
+
+
+def client_address() -> str | None:
+    """The client's IP address, or None where the server gives none (a Unix socket) or none that is one."""
+    try:
+        return str(ipaddress.ip_address((request.remote_addr or "").partition("%")[0]))
+    except ValueError:
+        return None

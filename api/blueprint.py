@@ -1,0 +1,37 @@
+"""flask-smorest's Blueprint with our parser, and every list in the one envelope."""
+
+from collections.abc import Callable
+from typing import Any
+
+from flask_smorest import Blueprint as SmorestBlueprint
+from marshmallow import Schema
+
+from api.json import StrictParser
+from api.schemas.base import page_of
+
+BASE = "/api/v1"
+
+
+class Blueprint(SmorestBlueprint):  # type: ignore[misc]  # flask-smorest has no types
+    ARGUMENTS_PARSER = StrictParser()
+
+    def __init__(self, noun: str, description: str) -> None:
+        super().__init__(noun, f"api.{noun}", url_prefix=BASE, description=description)
+
+    def body(self, schema: type[Schema]) -> Callable[[Any], Any]:
+        """The parsed body becomes the method's first argument."""
+        decorate: Callable[[Any], Any] = self.arguments(schema, location="json", error_status_code=422)
+        return decorate
+
+    def query(self, schema: type[Schema]) -> Callable[[Any], Any]:
+        """The parsed query string becomes the method's first argument."""
+        decorate: Callable[[Any], Any] = self.arguments(schema, location="query", error_status_code=422)
+        return decorate
+
+    def shows(self, schema: type[Schema], status: int = 200) -> Callable[[Any], Any]:
+        decorate: Callable[[Any], Any] = self.response(status, schema)
+        return decorate
+
+    def lists(self, schema: type[Schema]) -> Callable[[Any], Any]:
+        decorate: Callable[[Any], Any] = self.response(200, page_of(schema))
+        return decorate

@@ -1,0 +1,53 @@
+"""`flask --app wsgi …`: what developers and operators run."""
+
+import sys
+from pathlib import Path
+
+import click
+import orjson
+from environs import Env
+from flask import Flask, current_app
+
+from api.docs import document
+from models.access.actor import Actor, Origin
+from models.access.emails import normalize_email
+from models.access.passwords import hash_password
+from models.database import transaction
+from models.operations import sessions, teams, users
+from models.queries import users as accounts
+
+OPENAPI = Path("docs/openapi.json")
+DEMO_EMAIL = "demo@example.com"
+
+
+def register(app: Flask) -> None:
+    app.cli.add_command(seed)
+    app.cli.add_command(openapi)
+
+
+@click.command()
+@click.option("--email", default=DEMO_EMAIL, show_default=True)
+def seed(email: str) -> None:
+    """Make the demo login, with the password in DEMO_PASSWORD and a team of its own, if it is not there."""
+    password_hash = hash_password(Env().str("DEMO_PASSWORD"))
+    with transaction() as session:
+        if accounts.by_email(session, normalize_email(email)):
+            return
+        user = users.register(session, email=email, name="Demo", password_hash=password_hash)
+        opened, _ = sessions.open_session(session, user, origin=Origin(), days=0)
+        teams.create(session, Actor(user_id=user.id, session_id=opened.id, origin=Origin()), name="Demo")
+        click.echo(f"made {email} and its team")
+
+
+@click.command()
+@click.option("--check", is_flag=True, help="Fail if docs/openapi.json is not what the routes say.")
+def openapi(check: bool) -> None:
+    """Write docs/openapi.json from the routes."""
+    text = orjson.dumps(
+        document(current_app.extensions["agenthq_api"]), option=orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS
+    ).decode()
+    if not check:
+        OPENAPI.write_text(text + "\n")
+    elif not OPENAPI.exists() or OPENAPI.read_text() != text + "\n":
+        click.echo(f"{OPENAPI} is out of date; run `flask --app wsgi openapi`.", err=True)
+        sys.exit(1)

@@ -1,0 +1,53 @@
+"""Rate limits, counted in Redis and, while that is away, in each process's memory."""
+
+import hashlib
+import time
+
+from flask import Flask, Response, request
+from flask_limiter import Limiter, RateLimitExceeded
+from flask_limiter.util import get_remote_address
+
+from api.errors import problem
+from models.settings import Settings, settings
+
+TIMEOUTS = {"socket_timeout": 0.5, "socket_connect_timeout": 0.5}
+
+
+def caller() -> str:
+    """Whose limit a request counts against: the credential's (hashed, for it must not lie in Redis), else the address's."""
+    authorization = request.headers.get("Authorization")
+    if not authorization:
+        return get_remote_address()
+    return hashlib.sha256(authorization.encode()).hexdigest()[:32]
+
+
+def auth_limit() -> str:
+    return settings().rate_limit_auth
+
+
+def api_limit() -> str:
+    return settings().rate_limit_api
+
+
+limiter = Limiter(
+    key_func=caller,
+    default_limits=[api_limit],
+    strategy="sliding-window-counter",
+    in_memory_fallback_enabled=True,
+)
+limit_sign_in = limiter.shared_limit(auth_limit, scope="sign-in", key_func=get_remote_address)
+"""For sign-in and registration, which share one limit per address."""
+
+
+def rate_limited(error: RateLimitExceeded) -> Response:
+    current = limiter.current_limit
+    wait = max(1, round(current.reset_at - time.time())) if current else 1
+    response = problem(429, "rate_limited", f"The limit is {error.description}; wait {wait} s and repeat.")
+    response.headers["Retry-After"] = str(wait)
+    return response
+
+
+def register(app: Flask, configuration: Settings) -> None:
+    app.config |= {"RATELIMIT_STORAGE_URI": configuration.redis_url, "RATELIMIT_STORAGE_OPTIONS": TIMEOUTS}
+    limiter.init_app(app)
+    app.register_error_handler(RateLimitExceeded, rate_limited)

@@ -1,0 +1,127 @@
+"""
+Counting API calls: committed before the answer leaves, by group commit.
+
+Requests that are waiting at the same time share one statement. While it commits, the next ones gather; there is no
+timer, so nobody waits for a batch to fill. A batch has a name that is unique for ever (process and number), so a commit
+whose answer got lost is repeated without counting twice. No database, no answer: a call is never free.
+"""
+
+import re
+import threading
+import time
+from collections import Counter
+from functools import cache
+from uuid import UUID
+
+import structlog
+from flask import Flask, Response, g, request
+from uuid_utils.compat import uuid7
+
+from api.authentication import credential
+from api.errors import domain_problem
+from models.access.entry import enter_team
+from models.database import transaction
+from models.errors import DomainError, Unavailable
+from models.operations import usage
+
+log = structlog.get_logger("api.metering")
+
+TEAM_PATH = re.compile(
+    r"/api/v1/teams/([0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12})(/.*)?", re.IGNORECASE
+)
+RETRY_FOR_S = 2.0
+RETRY_PAUSE_S = 0.1
+LONGEST_WAIT_S = 10.0
+
+
+class Batch:
+    """The calls that one statement commits, and those who wait for it."""
+
+    def __init__(self) -> None:
+        self.calls: Counter[UUID] = Counter()
+        self.ended = threading.Event()
+        self.committed = False
+
+
+class CallCounter:
+    """One thread and one connection a process; made on first use, so after the fork."""
+
+    def __init__(self) -> None:
+        self._process = uuid7()
+        self._lock = threading.Lock()
+        self._gathering = Batch()
+        self._asked = threading.Event()
+        threading.Thread(target=self._run, name="call counter", daemon=True).start()
+
+    def count(self, team_id: UUID) -> None:
+        """Returns once the call is committed; raises Unavailable if it can't be."""
+        with self._lock:
+            batch = self._gathering
+            batch.calls[team_id] += 1
+        self._asked.set()
+        if not batch.ended.wait(LONGEST_WAIT_S) or not batch.committed:
+            raise Unavailable("The call could not be counted, so it is not answered; try again shortly.")
+
+    def _run(self) -> None:
+        number = 0
+        while self._asked.wait():
+            self._asked.clear()
+            with self._lock:
+                batch, self._gathering = self._gathering, Batch()
+            number += 1
+            try:
+                batch.committed = bool(batch.calls) and self._commit(batch, f"{self._process}:{number}")
+            finally:
+                batch.ended.set()
+
+    def _commit(self, batch: Batch, name: str) -> bool:
+        give_up = time.monotonic() + RETRY_FOR_S
+        while True:
+            try:
+                with transaction() as session:
+                    usage.count_api_calls(session, batch.calls, batch=name)
+            except Exception as error:  # noqa: BLE001  whatever it is, this thread must go on and the waiters must know
+                if not isinstance(error, Unavailable) or time.monotonic() > give_up:
+                    log.exception("calls not counted", batch=name)
+                    return False
+                time.sleep(RETRY_PAUSE_S)
+            else:
+                return True
+
+
+@cache
+def _counter() -> CallCounter:
+    return CallCounter()
+
+
+def count_call(response: Response) -> Response:
+    """
+    Counts this request, if it counts: a valid credential, a path under a team that the caller may enter, and an answer
+    below 500 that is not 429. Paths that lead nowhere count too.
+    """
+    if response.status_code >= 500 or response.status_code == 429:
+        return response
+    team_id = g.get("entered_team_id") or _team_entered()
+    if team_id is None:
+        return response
+    try:
+        _counter().count(team_id)
+    except Unavailable as error:
+        return domain_problem(error)
+    return response
+
+
+def _team_entered() -> UUID | None:
+    """The team in the path, if the caller may enter it: for answers that were given before anyone entered."""
+    match = TEAM_PATH.fullmatch(request.path)
+    if match is None:
+        return None
+    try:
+        with transaction() as session:
+            return enter_team(session, credential(), UUID(match[1])).team_id
+    except DomainError:
+        return None
+
+
+def register(app: Flask) -> None:
+    app.after_request(count_call)

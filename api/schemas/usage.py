@@ -1,0 +1,63 @@
+from typing import Any
+
+from marshmallow import ValidationError, fields, post_load, validate, validates_schema
+
+from api.schemas.base import Integer, PageQuery, Schema, Text, Time
+from models.operations.usage import UsageEvent
+from models.tables.usage import Metric
+
+MAXIMUM_EVENTS = 1_000
+
+
+class UsageEventSchema(Schema):
+    external_id = Text(required=True, maximum=200, trim=False)
+    metric = fields.Enum(Metric, by_value=fields.String, required=True)
+    quantity = Integer(required=True, metadata={"description": "Positive; for storage_bytes the change of the level."})
+    occurred_at = Time()
+
+    @validates_schema
+    def check_sign(self, data: dict[str, Any], **_: Any) -> None:
+        if data["quantity"] == 0 or (data["quantity"] < 0 and data["metric"] is not Metric.storage_bytes):
+            raise ValidationError("This must be a positive integer; only storage_bytes can change downwards.", "quantity")
+
+    @post_load
+    def make_event(self, data: dict[str, Any], **_: Any) -> UsageEvent:
+        return UsageEvent(**data)
+
+
+class UsageReportSchema(Schema):
+    events = fields.List(
+        fields.Nested(UsageEventSchema), required=True, validate=validate.Length(1, MAXIMUM_EVENTS)
+    )
+
+
+class ReportedSchema(Schema):
+    accepted = fields.Integer()
+    duplicates = fields.Integer()
+
+
+class CountersSchema(Schema):
+    tasks_created = fields.Integer()
+    tasks_completed = fields.Integer()
+    llm_tokens_used = fields.Integer()
+    api_calls = fields.Integer()
+    storage_bytes = fields.Integer()
+
+
+class DaySchema(CountersSchema):
+    date = fields.Date()
+
+
+class DaysQuery(PageQuery):
+    since = fields.Date(data_key="from", load_default=None, metadata={"description": "Default: the month's first day."})
+    until = fields.Date(data_key="to", load_default=None, metadata={"description": "Default: today (UTC)."})
+
+
+class MonthQuery(Schema):
+    year = fields.Integer(required=True, validate=validate.Range(2000, 9998))
+    month = fields.Integer(required=True, validate=validate.Range(1, 12))
+
+
+class MonthSchema(CountersSchema):
+    year = fields.Integer()
+    month = fields.Integer()

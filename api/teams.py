@@ -1,0 +1,79 @@
+"""Teams."""
+
+from typing import Any
+
+from api.blueprint import Blueprint
+from api.pagination import envelope, page_from
+from api.resource import SIGNED_IN, Resource, requires
+from api.schemas.base import PageQuery
+from api.schemas.teams import TeamNameSchema, TeamSchema, TransferSchema
+from models.access.permissions import ADMIN, Permission
+from models.operations import teams as operations
+from models.queries import teams
+from models.queries.teams import TeamView
+
+blueprint = Blueprint("teams", "Teams, the tenants")
+
+
+@blueprint.route("/teams")
+class Teams(Resource):
+    shown_as = TeamSchema
+
+    @requires(SIGNED_IN)
+    @blueprint.query(PageQuery)
+    @blueprint.lists(TeamSchema)
+    def get(self, query: dict[str, Any]) -> dict[str, Any]:
+        """The caller's teams, oldest first."""
+        return envelope(teams.mine(self.session, self.actor, page_from(query)))
+
+    @requires(SIGNED_IN)
+    @blueprint.body(TeamNameSchema)
+    @blueprint.shows(TeamSchema, 201)
+    def post(self, body: dict[str, str]) -> TeamView:
+        """Make a team on the free plan; the caller becomes its owner and an admin."""
+        return TeamView(operations.create(self.session, self.actor, name=body["name"]), ADMIN)
+
+
+@blueprint.route("/teams/<uuid:team_id>")
+class Team(Resource):
+    shown_as = TeamSchema
+
+    @requires(Permission.teams_read)
+    @blueprint.shows(TeamSchema)
+    def get(self) -> TeamView:
+        """One team."""
+        return TeamView(teams.get(self.session, self.access), self.access.role)
+
+    @requires(Permission.teams_update)
+    @blueprint.body(TeamNameSchema)
+    @blueprint.shows(TeamSchema)
+    def patch(self, body: dict[str, str]) -> TeamView:
+        """Rename the team."""
+        view = self._locked()
+        operations.update(self.session, self.access, view.team, name=body["name"])
+        return view
+
+    @requires(Permission.teams_delete)
+    @blueprint.response(204)
+    def delete(self) -> None:
+        """Delete the team; the owner alone may. Nobody can enter it from then on; its log outlives it."""
+        operations.delete(self.session, self.access, self._locked().team)
+
+    def _locked(self) -> TeamView:
+        view = TeamView(teams.get(self.session, self.access, for_update=True), self.access.role)
+        self.check_match(view)
+        return view
+
+
+@blueprint.route("/teams/<uuid:team_id>/transfer-ownership")
+class Ownership(Resource):
+    shown_as = TeamSchema
+
+    @requires(Permission.teams_transfer)
+    @blueprint.body(TransferSchema)
+    @blueprint.shows(TeamSchema)
+    def post(self, body: dict[str, Any]) -> TeamView:
+        """Make another member the owner, who becomes an admin; the old owner stays one."""
+        team = teams.get(self.session, self.access, for_update=True)
+        operations.transfer_ownership(self.session, self.access, team, user_id=body["user_id"])
+        return TeamView(team, self.access.role)

@@ -1,0 +1,68 @@
+"""
+Celery's settings, each with its reason. A message is only a wake-up: what is to be done stands in PostgreSQL, so a lost,
+repeated or late message costs time and nothing else.
+"""
+
+from kombu import Queue
+
+from models.settings import settings
+
+broker_url = settings().redis_url
+
+# Queues by kind of work, so that an operator can give each its own workers. A worker takes all of them by default.
+task_default_queue = "maintenance"
+task_queues = (Queue("outbox"), Queue("usage"), Queue("maintenance"))
+task_routes = {"outbox.*": {"queue": "outbox"}, "usage.*": {"queue": "usage"}}
+task_create_missing_queues = False  # a misspelt queue is an error, not a place where messages wait for ever
+
+# A task that dies with its process is delivered again; every task is safe to run twice.
+task_acks_late = True
+task_retry_on_worker_lost = True
+worker_prefetch_multiplier = 1  # a message waits for a free process in the broker, where every worker can take it
+
+# A hung task ends itself. The broker hands out a message again after the visibility timeout, so it must be longer than
+# twice the hard limit, or a slow task would run twice at once.
+task_soft_time_limit = 120
+task_time_limit = 150
+broker_transport_options = {
+    "visibility_timeout": 600,
+    # Without these a half-open connection blocks a publisher or a worker for ever.
+    "socket_timeout": 30,
+    "socket_connect_timeout": 2,
+    "socket_keepalive": True,
+    "retry_on_timeout": True,
+    "max_retries": 0,  # a publisher does not wait for a broker that is away: the sweep finds what it had to say
+}
+visibility_timeout = 600
+result_backend = None  # nothing waits for a result; outcomes are rows
+task_ignore_result = True
+
+# The broker may be away when a worker starts or while it runs: keep trying, quietly, for as long as it takes.
+broker_connection_retry_on_startup = True
+broker_connection_max_retries = None
+broker_pool_limit = 4
+broker_pool_acquire_timeout = 2
+
+# On SIGTERM a worker finishes what it is at; what outlasts this goes back to the broker.
+worker_soft_shutdown_timeout = 10.0
+worker_enable_soft_shutdown_on_idle = True
+
+worker_concurrency = 3  # the drain keeps one process busy, and the fold must not wait for it
+worker_max_tasks_per_child = 5_000  # whatever leaks, leaks within bounds
+worker_hijack_root_logger = False  # models/logs.py has configured it
+worker_send_task_events = False
+worker_cancel_long_running_tasks_on_connection_loss = False  # their effects commit once, whoever runs them
+
+task_serializer = "json"
+accept_content = ["json"]
+timezone = "UTC"
+enable_utc = True
+
+# A tick that nobody took in time is dropped: the next one does its work. Any number of beats may run at once.
+beat_schedule = {
+    "sweep the outbox": {"task": "outbox.sweep", "schedule": 1.0, "options": {"expires": 2.0}},
+    "fold usage": {"task": "usage.fold", "schedule": 1.0, "options": {"expires": 2.0}},
+    "make the log's partitions": {"task": "activity.ensure_partitions", "schedule": 3600.0},
+    "expire idempotency keys": {"task": "idempotency.expire", "schedule": 3600.0},
+    "expire sessions": {"task": "sessions.expire", "schedule": 3600.0},
+}

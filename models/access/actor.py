@@ -1,0 +1,22 @@
+"""Whoever acts, and from where."""
+
+from dataclasses import dataclass
+from uuid import UUID
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where a request came from: what the activity row says of it besides the actor."""
+
+    ip_address: str | None = None
+    user_agent: str | None = None
+    request_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Actor:
+    """A user whose credential was verified in this transaction."""
+
+    user_id: UUID
+    session_id: UUID
+    origin: Origin

@@ -1,0 +1,130 @@
+"""
+Entering: from a credential to a proven Actor or Access, in one statement of the request's own transaction.
+
+Only this module builds an Access, so an operation that takes one can't be reached without authorization. Nothing is
+cached: a revoked session, member or permission is refused on the next request (design.md, invariant 5).
+"""
+
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import TextClause, text
+from sqlalchemy.orm import Session
+
+from models.access.actor import Actor, Origin
+from models.access.credentials import Credential
+from models.access.permissions import OWNER_ONLY, Permission
+from models.errors import NotFound, PermissionDenied, Unauthenticated
+
+LAST_USED_RESOLUTION = timedelta(minutes=5)
+"""How exact `last_used_at` is: finer would turn every read into a write."""
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """An actor proven into one team, with the role's permissions as they were in this transaction."""
+
+    team_id: UUID
+    user_id: UUID
+    role: str
+    is_owner: bool
+    permissions: frozenset[str]
+    session_id: UUID
+    origin: Origin
+
+    def allows(self, permission: Permission) -> bool:
+        return permission in self.permissions and (self.is_owner or permission not in OWNER_ONLY)
+
+    def require(self, permission: Permission) -> None:
+        """Raises PermissionDenied naming what is missing: the permission, or `owner` for what only the owner may do."""
+        if permission in OWNER_ONLY and not self.is_owner:
+            raise PermissionDenied("owner", "Only the team's owner may do this.")
+        if permission not in self.permissions:
+            raise PermissionDenied(permission.value)
+
+
+# Textual on purpose: composing the same statement from Core constructs costs more than PostgreSQL needs to answer it
+# (benchmarks/permission_check.py). The role's permissions come as one string, which is cheaper than an array to decode.
+SIGN_IN = text("""
+SELECT s.id AS session_id, s.user_id, s.expires_at, s.last_used_at, now() AS now
+FROM sessions s
+WHERE s.token_hash = :token_hash
+""")
+ENTER_TEAM = text("""
+SELECT s.id AS session_id, s.user_id, s.expires_at, s.last_used_at, now() AS now, m.role, t.owner_id,
+       (SELECT string_agg(p.resource || ':' || p.action, ' ') FROM permissions p
+        WHERE p.role = m.role AND p.allowed AND (p.team_id IS NULL OR p.team_id = m.team_id)) AS permissions
+FROM sessions s
+LEFT JOIN (team_members m JOIN teams t ON t.id = m.team_id AND t.deleted_at IS NULL)
+  ON m.user_id = s.user_id AND m.team_id = :team_id
+WHERE s.token_hash = :token_hash
+""")
+TOUCH_SESSION = text("""
+UPDATE sessions SET last_used_at = now()
+WHERE id = (SELECT id FROM sessions WHERE id = :session_id AND last_used_at < :before FOR UPDATE SKIP LOCKED)
+""")
+
+
+def enter(session: Session, credential: Credential) -> Actor:
+    """The signed-in user behind the credential; raises Unauthenticated."""
+    row = _authenticated_row(session, SIGN_IN, credential, {})
+    return Actor(user_id=row.user_id, session_id=row.session_id, origin=credential.origin)
+
+
+def enter_team(
+    session: Session, credential: Credential, team_id: UUID, permission: Permission | None = None
+) -> Access:
+    """
+    The caller's access to the team, once it is proven to include `permission` (None: membership is enough).
+
+    Raises Unauthenticated for a bad credential, NotFound for a team that is absent, deleted or not the caller's, and
+    PermissionDenied, naming what is missing, inside one's own team.
+    """
+    row = _authenticated_row(session, ENTER_TEAM, credential, {"team_id": team_id})
+    if row.role is None:
+        raise NotFound("team")
+    access = Access(
+        team_id=team_id,
+        user_id=row.user_id,
+        role=row.role,
+        is_owner=row.owner_id == row.user_id,
+        permissions=frozenset((row.permissions or "").split()),
+        session_id=row.session_id,
+        origin=credential.origin,
+    )
+    if permission is not None:
+        access.require(permission)
+    return access
+
+
+def enter_new_team(actor: Actor, team_id: UUID, role: str) -> Access:
+    """The access of the owner who is just making the team: enough to record its first event, and no permission."""
+    return Access(
+        team_id=team_id,
+        user_id=actor.user_id,
+        role=role,
+        is_owner=True,
+        permissions=frozenset(),
+        session_id=actor.session_id,
+        origin=actor.origin,
+    )
+
+
+def _authenticated_row(
+    session: Session, statement: TextClause, credential: Credential, parameters: dict[str, Any]
+) -> Any:
+    row = session.connection().execute(statement, {"token_hash": credential.hash, **parameters}).one_or_none()
+    if row is None:
+        raise Unauthenticated("The credential is unknown or has been revoked; sign in again.")
+    if row.expires_at <= row.now:
+        raise Unauthenticated("The session has expired; sign in again.")
+    if row.now - row.last_used_at > LAST_USED_RESOLUTION:
+        _touch(session, row.session_id)
+    return row
+
+
+def _touch(session: Session, session_id: UUID) -> None:
+    before = datetime.now(UTC) - LAST_USED_RESOLUTION
+    session.connection().execute(TOUCH_SESSION, {"session_id": session_id, "before": before})

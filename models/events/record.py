@@ -1,0 +1,36 @@
+"""`record`: the one way an event comes to be."""
+
+from sqlalchemy import insert
+from sqlalchemy.orm import Session
+from uuid_utils.compat import uuid7
+
+from models.access.entry import Access
+from models.events.catalogue import Event
+from models.tables import OutboxEvent
+
+EVENTS_RECORDED = "events_recorded"
+
+
+def record(session: Session, access: Access, event: Event) -> None:
+    """
+    Writes the event to the outbox, in the change's own transaction: both commit, or neither.
+
+    Call it after the change's row is locked or made, so that the outbox's order is the order of the changes to that row.
+    """
+    session.execute(
+        insert(OutboxEvent),
+        {
+            "event_id": uuid7(),
+            "team_id": access.team_id,
+            "action": event.type,
+            "user_id": access.user_id,
+            "resource_type": event.resource_type,
+            "resource_id": event.resource_id,
+            "resource_name": event.resource_name,
+            "details": event.payload(),
+            "ip_address": access.origin.ip_address,
+            "user_agent": access.origin.user_agent,
+            "request_id": access.origin.request_id,
+        },
+    )
+    session.info[EVENTS_RECORDED] = True

@@ -1,0 +1,67 @@
+"""JSON as we take it in and keep it: what PostgreSQL's jsonb can hold, with exact integers and bounded depth."""
+
+import json
+import math
+from typing import Any
+
+import orjson
+
+MAXIMUM_DEPTH = 32
+
+
+def loads(text: bytes | str) -> Any:
+    """
+    The value; raises ValueError, with a reason for people, for what is no JSON (RFC 8259).
+
+    The standard library's parser and not orjson's, which turns integers past 64 bits into floats.
+    """
+    try:
+        return json.loads(text, parse_constant=_refuse_constant)
+    except RecursionError as error:
+        raise ValueError(f"nested deeper than {MAXIMUM_DEPTH} levels") from error
+    except UnicodeDecodeError as error:
+        raise ValueError("not valid UTF-8") from error
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{error.msg} at line {error.lineno}, column {error.colno}") from error
+
+
+def dumps(value: Any) -> str:
+    """Compact JSON; UUIDs and times as strings. Integers of any size stay exact."""
+    try:
+        return orjson.dumps(value).decode()
+    except TypeError:  # past 64 bits
+        return json.dumps(value, separators=(",", ":"), ensure_ascii=False, default=str)
+
+
+def problem_with(value: Any) -> str | None:
+    """Why the value can't be kept, or None: depth, NUL, lone surrogates and infinities, which jsonb does not hold."""
+    level = [value]
+    for _ in range(MAXIMUM_DEPTH + 1):
+        deeper: list[Any] = []
+        for item in level:
+            if isinstance(item, str):
+                if problem := problem_with_text(item):
+                    return problem
+            elif isinstance(item, float) and not math.isfinite(item):
+                return "A number is too large."
+            elif isinstance(item, dict):
+                deeper += item.keys()
+                deeper += item.values()
+            elif isinstance(item, list):
+                deeper += item
+        if not deeper:
+            return None
+        level = deeper
+    return f"It is nested deeper than {MAXIMUM_DEPTH} levels."
+
+
+def problem_with_text(text: str) -> str | None:
+    if "\x00" in text:
+        return "It contains a NUL character."
+    if any("\ud800" <= character <= "\udfff" for character in text):
+        return "It contains half of a surrogate pair, which is no character."
+    return None
+
+
+def _refuse_constant(name: str) -> Any:
+    raise ValueError(f"{name} is no JSON value")

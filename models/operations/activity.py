@@ -1,0 +1,75 @@
+"""The drain's work: numbering committed events and appending them to the activity log, each exactly once."""
+
+from datetime import date
+from typing import NamedTuple
+from uuid import UUID
+
+from sqlalchemy import text
+from sqlalchemy.orm import Session
+
+# One drainer a team at a time: whoever holds the team's head numbers its events. Teams that another drainer holds are
+# passed over. The recursive part walks the index from team to team, so a long backlog of one costs no more than one row.
+CLAIM = text("""
+WITH RECURSIVE waiting AS (
+  (SELECT team_id, id FROM outbox ORDER BY team_id, id LIMIT 1)
+  UNION ALL
+  SELECT next.team_id, next.id FROM waiting w, LATERAL (
+    SELECT team_id, id FROM outbox o WHERE o.team_id > w.team_id ORDER BY team_id, id LIMIT 1
+  ) AS next
+)
+SELECT h.team_id FROM activity_heads h JOIN waiting w ON w.team_id = h.team_id
+ORDER BY w.id LIMIT :teams FOR UPDATE OF h SKIP LOCKED
+""")
+# Its own statement, and so its own snapshot, taken after the heads are locked.
+PROJECT = text("""
+WITH taken AS (
+  DELETE FROM outbox WHERE id IN (
+    SELECT id FROM outbox WHERE team_id = ANY(CAST(:team_ids AS uuid[])) ORDER BY id LIMIT :limit
+  ) RETURNING *
+), numbered AS (
+  SELECT t.*, h.seq + row_number() OVER (PARTITION BY t.team_id ORDER BY t.id) AS seq
+  FROM taken t JOIN activity_heads h ON h.team_id = t.team_id
+), heads AS (
+  UPDATE activity_heads h SET seq = last.seq
+  FROM (SELECT team_id, max(seq) AS seq FROM numbered GROUP BY team_id) AS last WHERE last.team_id = h.team_id
+), appended AS (
+  INSERT INTO activity_logs (team_id, seq, created_at, id, user_id, action, resource_type, resource_id, resource_name,
+                             metadata, request_id, ip_address, user_agent)
+  SELECT team_id, seq, created_at, event_id, user_id, action, resource_type, resource_id, resource_name,
+         details, request_id, ip_address, user_agent
+  FROM numbered ORDER BY team_id, seq
+  RETURNING team_id, seq, id, action, user_id, metadata AS details, created_at
+)
+SELECT * FROM appended ORDER BY team_id, seq
+""")
+ENSURE_PARTITIONS = text("SELECT ensure_activity_partitions(CAST(:first AS date), :months)")
+
+
+class Projected(NamedTuple):
+    """An event that is in the log now; what a socket shows of it."""
+
+    team_id: UUID
+    seq: int
+    id: UUID
+    action: str
+    user_id: UUID | None
+    details: dict[str, object]
+    created_at: object
+
+
+def project(session: Session, *, limit: int, teams: int = 200) -> list[Projected]:
+    """
+    Moves up to `limit` events from the outbox to the log, in the outbox's order within each team, numbered without gaps.
+
+    Safe to run in any number of workers at once, and to kill anywhere: it all commits or none of it does.
+    """
+    team_ids = list(session.scalars(CLAIM, {"teams": teams}))
+    if not team_ids:
+        return []
+    rows = session.execute(PROJECT, {"team_ids": team_ids, "limit": limit})
+    return [Projected(*row) for row in rows]
+
+
+def ensure_partitions(session: Session, *, first: date, months: int) -> None:
+    """Makes the log's partitions for `months` months from the month of `first`; those that exist stay as they are."""
+    session.execute(ENSURE_PARTITIONS, {"first": first, "months": months})

@@ -1,0 +1,113 @@
+"""The activity log, read: pages for people, ranges by `seq` for sockets."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Text, cast, or_, select
+from sqlalchemy.orm import Session, aliased
+
+from models.access.entry import Access
+from models.events.catalogue import CATALOGUE
+from models.queries.paging import Page, Slice, keyset
+from models.tables import ActivityHead, ActivityLog, User
+
+Actor = aliased(User, name="actor")
+Subject = aliased(User, name="subject")
+
+
+@dataclass(frozen=True, slots=True)
+class ActivityView:
+    """A row of the log with the names of the persons in it, as they are called today."""
+
+    row: ActivityLog
+    actor_name: str | None
+    subject_name: str | None
+
+    @property
+    def resource_name(self) -> str | None:
+        return self.row.resource_name or self.subject_name
+
+    @property
+    def summary(self) -> str:
+        """What happened, in one sentence of the event catalogue."""
+        return summarize(
+            self.row.action, self.row.details, actor=self.actor_name, resource=self.resource_name
+        )
+
+
+def summarize(action: str, details: Mapping[str, Any], *, actor: str | None, resource: str | None) -> str:
+    """The catalogue's sentence for an event; the bare action for a type that this release does not know (any more)."""
+    declared = CATALOGUE.get(action)
+    if declared is None:
+        return action
+    names = {"actor": actor or "The system", "resource": resource or declared.resource_type}
+    try:
+        return declared.sentence.format_map({**details, **names})
+    except (KeyError, IndexError):  # a row that an older release wrote, with another payload
+        return f"{names['actor']}: {action} {names['resource']}"
+
+
+@dataclass(frozen=True, slots=True)
+class ActivityFilter:
+    action: Sequence[str] = ()
+    user_id: UUID | None = None
+    resource_type: str | None = None
+    resource_id: UUID | None = None
+    since: datetime | None = None
+    until: datetime | None = None
+    q: str | None = None
+
+
+def in_team(session: Session, access: Access, wanted: ActivityFilter, page: Page) -> Slice[ActivityView]:
+    """The team's log, newest first: what matches every given filter, `since` inclusive, `until` exclusive."""
+    statement = (
+        select(ActivityLog, Actor.name, Subject.name)
+        .outerjoin(Actor, Actor.id == ActivityLog.user_id)
+        .outerjoin(Subject, (ActivityLog.resource_type == "user") & (Subject.id == ActivityLog.resource_id))
+        .where(ActivityLog.team_id == access.team_id)
+    )
+    if wanted.action:
+        statement = statement.where(ActivityLog.action.in_(wanted.action))
+    if wanted.user_id:
+        statement = statement.where(ActivityLog.user_id == wanted.user_id)
+    if wanted.resource_type:
+        statement = statement.where(ActivityLog.resource_type == wanted.resource_type)
+    if wanted.resource_id:
+        statement = statement.where(ActivityLog.resource_id == wanted.resource_id)
+    if wanted.since:
+        statement = statement.where(ActivityLog.created_at >= wanted.since)
+    if wanted.until:
+        statement = statement.where(ActivityLog.created_at < wanted.until)
+    if wanted.q:
+        pattern = wanted.q
+        statement = statement.where(
+            or_(
+                ActivityLog.resource_name.icontains(pattern, autoescape=True),
+                cast(ActivityLog.details, Text).icontains(pattern, autoescape=True),
+                ActivityLog.action.icontains(pattern, autoescape=True),
+                Actor.name.icontains(pattern, autoescape=True),
+                Subject.name.icontains(pattern, autoescape=True),
+            )
+        )
+    found = keyset(session, statement, page, ActivityLog.seq, descending=True)
+    return Slice([ActivityView(*row) for row in found.items], found.next_key)
+
+
+def after(session: Session, team_id: UUID, seq: int, limit: int) -> list[ActivityLog]:
+    """The team's rows that follow `seq`, in order: what a socket replays. For callers that have entered the team."""
+    statement = (
+        select(ActivityLog)
+        .where(ActivityLog.team_id == team_id, ActivityLog.seq > seq)
+        .order_by(ActivityLog.seq)
+        .limit(limit)
+    )
+    return list(session.scalars(statement))
+
+
+def heads(session: Session, team_ids: Sequence[UUID]) -> dict[UUID, int]:
+    """The last `seq` of each team's log."""
+    statement = select(ActivityHead.team_id, ActivityHead.seq).where(ActivityHead.team_id.in_(team_ids))
+    return {team_id: seq for team_id, seq in session.execute(statement)}

@@ -1,0 +1,61 @@
+"""A team's members, and what their roles grant."""
+
+from uuid import UUID
+
+from sqlalchemy import func, or_, select
+from sqlalchemy.orm import Session, contains_eager
+
+from models.access.entry import Access
+from models.errors import NotFound
+from models.queries.paging import Page, Slice, keyset
+from models.tables import PermissionGrant, TeamMember, User
+
+
+def in_team(session: Session, access: Access, page: Page) -> Slice[TeamMember]:
+    """The members in the order in which they joined, each with its user loaded."""
+    statement = (
+        select(TeamMember)
+        .join(TeamMember.user)
+        .options(contains_eager(TeamMember.user))
+        .where(TeamMember.team_id == access.team_id)
+    )
+    return keyset(session, statement, page, TeamMember.id)
+
+
+def get(session: Session, access: Access, user_id: UUID) -> TeamMember:
+    """One member with its user; raises NotFound. Before a change, lock the team (queries.teams.get) first."""
+    statement = (
+        select(TeamMember)
+        .join(TeamMember.user)
+        .options(contains_eager(TeamMember.user))
+        .where(TeamMember.team_id == access.team_id, TeamMember.user_id == user_id)
+        .execution_options(populate_existing=True)
+    )
+    member = session.scalar(statement)
+    if member is None:
+        raise NotFound("member")
+    return member
+
+
+def count(session: Session, access: Access) -> int:
+    """How many seats are taken; exact only while the team's row is locked."""
+    return session.scalar(select(func.count()).where(TeamMember.team_id == access.team_id)) or 0
+
+
+def find_user(session: Session, *, user_id: UUID | None, email_normalized: str | None) -> User:
+    """The user with this id or address; raises NotFound."""
+    condition = User.id == user_id if user_id else User.email_normalized == email_normalized
+    user = session.scalar(select(User).where(condition))
+    if user is None:
+        raise NotFound("user")
+    return user
+
+
+def permissions_of_role(session: Session, access: Access, role: str) -> frozenset[str]:
+    """What the role grants in this team, as `resource:action`; empty for a role that does not exist."""
+    statement = select(PermissionGrant.resource + ":" + PermissionGrant.action).where(
+        PermissionGrant.role == role,
+        PermissionGrant.allowed,
+        or_(PermissionGrant.team_id.is_(None), PermissionGrant.team_id == access.team_id),
+    )
+    return frozenset(session.scalars(statement))

@@ -1,0 +1,73 @@
+"""Keyset paging: a page is what comes after a key, so the millionth page costs what the first does."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import date, datetime
+from typing import Any, Generic, TypeVar
+from uuid import UUID
+
+from sqlalchemy import ColumnElement, Select, tuple_
+from sqlalchemy.orm import InstrumentedAttribute, Session
+
+from models.errors import Invalid
+
+T = TypeVar("T")
+Key = tuple[Any, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """What a caller asks of a list: how many rows, and the key of the last row seen, as the strings that a cursor carries."""
+
+    limit: int = 50
+    after: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Slice(Generic[T]):
+    """One page of rows, and the key to ask for the next one with; None at the end."""
+
+    items: Sequence[T]
+    next_key: Key | None
+
+
+def keyset(
+    session: Session,
+    statement: Select[Any],
+    page: Page,
+    *columns: InstrumentedAttribute[Any] | ColumnElement[Any],
+    descending: bool = False,
+) -> Slice[Any]:
+    """
+    The page of `statement` in the order of `columns`, which together must be unique.
+
+    Rows of one column come as that value. Raises Invalid if the page's key does not fit the columns.
+    """
+    if page.after is not None:
+        key = tuple_(*columns)
+        after = tuple_(*_parse(page.after, columns))
+        statement = statement.where(key < after if descending else key > after)
+    statement = statement.order_by(*(column.desc() if descending else column.asc() for column in columns))
+    rows = session.execute(statement.add_columns(*columns).limit(page.limit + 1)).all()
+    width = len(statement.selected_columns) if not rows else len(rows[0]) - len(columns)
+    items = [row[0] if width == 1 else row[:width] for row in rows[: page.limit]]
+    more = len(rows) > page.limit
+    return Slice(items, tuple(rows[page.limit - 1][width:]) if more else None)
+
+
+def _parse(values: tuple[str, ...], columns: tuple[Any, ...]) -> list[Any]:
+    parsers = {UUID: UUID, int: int, str: str, datetime: datetime.fromisoformat, date: date.fromisoformat}
+    if len(values) != len(columns):
+        raise bad_cursor()
+    try:
+        return [
+            parsers[column.type.python_type](value) for value, column in zip(values, columns, strict=True)
+        ]
+    except (ValueError, OverflowError, TypeError) as error:
+        raise bad_cursor() from error
+
+
+def bad_cursor() -> Invalid:
+    return Invalid(
+        {"cursor": ["This is not a cursor of this list; leave it out to start from the beginning."]}
+    )

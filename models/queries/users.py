@@ -1,0 +1,40 @@
+"""Accounts and their sessions."""
+
+from uuid import UUID
+
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from models.access.actor import Actor
+from models.errors import NotFound
+from models.queries.paging import Page, Slice, keyset
+from models.tables import User, UserSession
+
+
+def get(session: Session, user_id: UUID, *, for_update: bool = False) -> User:
+    statement = select(User).where(User.id == user_id)
+    return session.scalars(statement.with_for_update(key_share=True) if for_update else statement).one()
+
+
+def by_email(session: Session, email_normalized: str) -> User | None:
+    return session.scalar(select(User).where(User.email_normalized == email_normalized))
+
+
+def sessions(session: Session, actor: Actor, page: Page) -> Slice[UserSession]:
+    """The actor's sessions that have not expired, newest first."""
+    statement = select(UserSession).where(
+        UserSession.user_id == actor.user_id, UserSession.expires_at > func.now()
+    )
+    return keyset(session, statement, page, UserSession.id, descending=True)
+
+
+def get_session(session: Session, actor: Actor, session_id: UUID) -> UserSession:
+    """One of the actor's own sessions; raises NotFound."""
+    found = session.scalar(
+        select(UserSession)
+        .where(UserSession.id == session_id, UserSession.user_id == actor.user_id)
+        .with_for_update()
+    )
+    if found is None:
+        raise NotFound("session")
+    return found

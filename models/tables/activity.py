@@ -1,0 +1,54 @@
+from datetime import datetime
+from uuid import UUID
+
+from sqlalchemy import BigInteger, ForeignKey, Index, PrimaryKeyConstraint, String
+from sqlalchemy.orm import Mapped, mapped_column
+
+from models.base import Address, Base, Json
+
+
+class ActivityHead(Base):
+    """The end of a team's log: the last number given, and the hash that the next row chains to. Its lock is the team's drain."""
+
+    __tablename__ = "activity_heads"
+
+    team_id: Mapped[UUID] = mapped_column(ForeignKey("teams.id"), primary_key=True)
+    seq: Mapped[int] = mapped_column(BigInteger, server_default="0")
+    hash: Mapped[bytes | None]
+
+
+class ActivityLog(Base):
+    """
+    One thing that happened in a team, numbered without gaps; the audit trail, append-only, partitioned by month.
+
+    Persons are named by id alone, so that what identifies them can be erased elsewhere. `ip_address` and `user_agent`
+    are the only personal data here and stay outside `hash`, which covers their salted commitment `origin_hash` instead:
+    erasing them and `origin_salt` leaves the chain valid.
+    """
+
+    __tablename__ = "activity_logs"
+    __table_args__ = (
+        PrimaryKeyConstraint("team_id", "seq", "created_at"),
+        Index("ix_activity_logs_created_at", "team_id", "created_at"),
+        Index("ix_activity_logs_user", "team_id", "user_id", "seq"),
+        Index("ix_activity_logs_action", "team_id", "action", "seq"),
+        Index("ix_activity_logs_resource", "team_id", "resource_type", "resource_id", "seq"),
+        {"postgresql_partition_by": "RANGE (created_at)"},
+    )
+
+    team_id: Mapped[UUID] = mapped_column(ForeignKey("teams.id"))
+    seq: Mapped[int] = mapped_column(BigInteger)
+    created_at: Mapped[datetime]
+    id: Mapped[UUID]
+    user_id: Mapped[UUID | None] = mapped_column(ForeignKey("users.id"))
+    action: Mapped[str] = mapped_column(String(100))
+    resource_type: Mapped[str] = mapped_column(String(50))
+    resource_id: Mapped[UUID]
+    resource_name: Mapped[str | None]
+    details: Mapped[Json] = mapped_column("metadata")
+    request_id: Mapped[str | None]
+    ip_address: Mapped[Address | None]
+    user_agent: Mapped[str | None]
+    origin_salt: Mapped[bytes | None]
+    origin_hash: Mapped[bytes | None]
+    hash: Mapped[bytes | None]

@@ -1,0 +1,18 @@
+from sqlalchemy import String
+from sqlalchemy.orm import Mapped, mapped_column
+
+from models.base import Base, Created, Updated, UUIDv7
+
+
+class User(Base):
+    """A person. The address is kept as written; uniqueness and look-up go by its normalised form."""
+
+    __tablename__ = "users"
+
+    id: Mapped[UUIDv7]
+    email: Mapped[str] = mapped_column(String(320))
+    email_normalized: Mapped[str] = mapped_column(String(320), unique=True)
+    name: Mapped[str] = mapped_column(String(255))
+    password_hash: Mapped[str]
+    created_at: Mapped[Created]
+    updated_at: Mapped[Updated]

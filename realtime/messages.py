@@ -1,0 +1,175 @@
+"""
+The wire format (docs/realtime.md): the JSON that servers send and clients may send, and the envelope around it on Redis.
+
+An event's bytes are the same whether they come from the drain or are read back from the log.
+"""
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from enum import IntEnum
+from struct import Struct
+from typing import Any, NamedTuple
+from uuid import UUID
+
+import orjson
+from uuid_utils.compat import uuid7
+
+from models.errors import DomainError
+from models.operations.activity import Projected
+from models.tables import ActivityLog
+
+LARGEST_MESSAGE = 16 * 1024
+"""Bytes of a client's message; a larger one closes the socket."""
+LONGEST_TYPE = 100
+DEEPEST_DATA = 32
+"""Levels of arrays and objects in a client's `data`; a scalar has none."""
+LARGEST_SEQ = 2**63 - 1
+
+ENVELOPE = Struct(">BQ16s")
+ENVELOPE_VERSION = 1
+NO_SEQ = 0
+NO_SENDER = UUID(int=0)
+
+
+class CloseCode(IntEnum):
+    """Why the server ends a connection: RFC 6455, 7.4, and ours from 4000."""
+
+    GOING_AWAY = 1001
+    POLICY_VIOLATION = 1008
+    MESSAGE_TOO_BIG = 1009
+    INTERNAL_ERROR = 1011
+    TRY_AGAIN_LATER = 1013
+    ACCESS_REVOKED = 4001
+    TOO_SLOW = 4008
+    TOO_MANY_MESSAGES = 4029
+
+
+class MalformedMessage(DomainError):
+    """What a client sent is no message of the protocol."""
+
+    code = "malformed_message"
+
+
+class ClientMessage(NamedTuple):
+    type: str
+    data: Any
+
+
+def parse(received: str | bytes) -> ClientMessage:
+    """The message in a client's frame; raises MalformedMessage, whose detail says what is wrong, and nothing else."""
+    if not isinstance(received, str):
+        raise MalformedMessage("Messages are text; this frame is binary.")
+    try:
+        message = orjson.loads(received)
+    except orjson.JSONDecodeError as error:
+        raise MalformedMessage("The message is not valid JSON.") from error
+    if not isinstance(message, dict):
+        raise MalformedMessage("The message must be a JSON object.")
+    type_ = message.get("type")
+    if not isinstance(type_, str) or not 0 < len(type_) <= LONGEST_TYPE:
+        raise MalformedMessage(f"`type` must be a string of 1 to {LONGEST_TYPE} characters.")
+    data = message.get("data")
+    if deeper_than(data, DEEPEST_DATA):
+        raise MalformedMessage(f"`data` is nested more than {DEEPEST_DATA} levels deep.")
+    return ClientMessage(type_, data)
+
+
+def deeper_than(value: Any, levels: int) -> bool:
+    """Whether arrays and objects are nested more than `levels` deep; looks one level further at the most."""
+    if isinstance(value, dict):
+        value = value.values()
+    elif not isinstance(value, list):
+        return False
+    return levels == 0 or any(deeper_than(item, levels - 1) for item in value)
+
+
+def last_seq(hello: Any) -> int | None:
+    """The number that a hello's `data` resumes after, None to start from now; raises MalformedMessage."""
+    if hello is None:
+        return None
+    if not isinstance(hello, dict):
+        raise MalformedMessage("The `data` of hello must be an object.")
+    seq = hello.get("last_seq")
+    if seq is None or (type(seq) is int and 0 <= seq <= LARGEST_SEQ):
+        return seq
+    raise MalformedMessage("`last_seq` must be a whole number, and not negative.")
+
+
+def event(row: Projected | ActivityLog) -> bytes:
+    """A row of the activity log, as sockets show it."""
+    return _json(
+        {
+            "type": row.action,
+            "user_id": row.user_id,
+            "data": row.details,
+            "origin": "server",
+            "seq": row.seq,
+            "id": row.id,
+            "at": row.created_at,
+        }
+    )
+
+
+def message(user_id: UUID, sent: ClientMessage) -> bytes:
+    """A client's message to the team, with its sender, a fresh id and the time."""
+    return _json(
+        {
+            "type": sent.type,
+            "user_id": user_id,
+            "data": sent.data,
+            "origin": "client",
+            "id": uuid7(),
+            "at": datetime.now(UTC),
+        }
+    )
+
+
+def welcome(*, seq: int, connection_id: UUID, heartbeat_s: float) -> bytes:
+    """`presence` is always empty: nobody's is known yet."""
+    greeting = {"seq": seq, "connection_id": connection_id, "presence": [], "heartbeat_s": heartbeat_s}
+    return _from_server("welcome", greeting)
+
+
+def reset(seq: int) -> bytes:
+    return _from_server("reset", {"seq": seq})
+
+
+def heartbeat(seq: int) -> bytes:
+    return _from_server("heartbeat", {"seq": seq})
+
+
+def pong(data: Any) -> bytes:
+    """The answer to a ping, with the ping's own data."""
+    return _from_server("pong", data)
+
+
+def error(refusal: DomainError) -> bytes:
+    return _from_server("error", {"code": refusal.code, "detail": refusal.detail, **refusal.members})
+
+
+class Envelope(NamedTuple):
+    """What travels through Redis: a message encoded once, and in front of it what a hub needs without parsing JSON."""
+
+    payload: bytes
+    seq: int = NO_SEQ
+    sender: UUID = NO_SENDER
+    """The connection that a client's message came from."""
+
+    def seal(self) -> bytes:
+        return ENVELOPE.pack(ENVELOPE_VERSION, self.seq, self.sender.bytes) + self.payload
+
+    @classmethod
+    def unseal(cls, sealed: bytes) -> "Envelope":
+        """Raises ValueError for what this release can't read."""
+        if len(sealed) <= ENVELOPE.size or sealed[0] != ENVELOPE_VERSION:
+            raise ValueError("This is not an envelope that this release knows.")
+        _version, seq, sender = ENVELOPE.unpack_from(sealed)
+        return cls(sealed[ENVELOPE.size :], seq, UUID(bytes=sender))
+
+
+def _from_server(type_: str, data: Any) -> bytes:
+    return _json({"type": type_, "data": data, "origin": "server"})
+
+
+def _json(members: Mapping[str, Any]) -> bytes:
+    return orjson.dumps(members, option=orjson.OPT_UTC_Z)

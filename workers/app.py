@@ -1,0 +1,28 @@
+"""The Celery application: `celery -A workers.app worker` and `celery -A workers.app beat`."""
+
+from typing import Any
+
+from celery import Celery, signals
+
+from models.database import forget_engine
+from models.logs import configure_logs
+from models.settings import settings
+from workers.task import LoggedTask
+
+app = Celery(
+    "agenthq",
+    config_source="celeryconfig",
+    task_cls=LoggedTask,
+    include=["workers.outbox", "workers.usage", "workers.activity", "workers.maintenance"],
+)
+
+
+@signals.setup_logging.connect
+def set_up_logs(**_: Any) -> None:
+    configure_logs(level=settings().log_level, format_=settings().log_format)
+
+
+@signals.worker_process_init.connect
+def start_process(**_: Any) -> None:
+    """Connections don't survive a fork."""
+    forget_engine()

@@ -1,0 +1,25 @@
+"""The base of every task: what it logs. Limits, retries and acknowledgement are settings (celeryconfig.py)."""
+
+from typing import Any
+
+import structlog
+from celery import Task
+
+log = structlog.get_logger("workers")
+
+
+class LoggedTask(Task):
+    """
+    Binds the task's name and id to every line logged while it runs.
+
+    A task that raises is not retried by message: the work is still in PostgreSQL, and the next tick of beat finds it.
+    """
+
+    abstract = True
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        with structlog.contextvars.bound_contextvars(task=self.name, task_id=self.request.id):
+            return super().__call__(*args, **kwargs)
+
+    def on_failure(self, exc: Exception, task_id: str, args: Any, kwargs: Any, einfo: Any) -> None:  # noqa: ARG002
+        log.error("task failed", task=self.name, task_id=task_id, error=repr(exc))
