@@ -17,7 +17,7 @@ help:
 
 ##@ Use
 
-setup: .venv/.installed ## install into .venv what requirements-dev.txt pins (all others do it when needed)
+setup: .venv/.installed ## install requirements-dev.txt into .venv (the others do it when needed)
 
 .venv/.installed: requirements-dev.txt
 	@test -n "$(PYTHON)" || { echo "error: Python 3.11 or newer is needed"; exit 1; }
@@ -26,10 +26,10 @@ setup: .venv/.installed ## install into .venv what requirements-dev.txt pins (al
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
 	@touch $@
 
-run: setup ## start everything on this machine: PORT=8000, AGENTHQ_DATA=var, DATABASE_URL and REDIS_URL instead of the embedded servers
+run: setup ## start everything on this machine (PORT=8000, AGENTHQ_DATA=var)
 	@exec $(BIN)/python -m api.local
 
-demo: setup ## start everything, replay a trace through the API (TRACE=path, or a small one of its own), compare, stop
+demo: setup ## start, replay a trace through the API (TRACE=path or a small one), stop
 	@exec $(BIN)/python -m api.local --demo $(TRACE)
 
 ##@ Develop
@@ -54,9 +54,9 @@ bench: setup ## run the benchmarks
 
 ##@ Maintain
 
-migration: setup ## write a new revision, M="what changes"; with DATABASE_URL of a migrated database, from the difference to the models
+migration: setup ## write a revision (M="what changes"; DATABASE_URL set: from the models)
 	$(if $(DATABASE_URL),,$(UNCONNECTED)) $(FLASK) db revision $(if $(DATABASE_URL),--autogenerate) -m "$(M)"
 
-lock: setup ## pin what pyproject.toml needs, in requirements.txt and requirements-dev.txt
+lock: setup ## pin what pyproject.toml needs in requirements.txt and requirements-dev.txt
 	$(COMPILE) --output-file requirements.txt
 	$(COMPILE) --extra dev --output-file requirements-dev.txt

@@ -23,7 +23,8 @@ from api import (
     workspaces,
 )
 from api.json import Json
-from api.resource import requirement_of
+from api.resource import requirement_of, requires
+from models.access.permissions import Permission
 from models.base import Base
 from models.logs import configure_logs
 from models.settings import Settings, settings
@@ -59,6 +60,8 @@ def create_app(configuration: Settings | None = None) -> Flask:
         limits.limiter.exempt(plain)
         app.register_blueprint(plain)
     sockets.register(app)
+    limits.limiter.exempt(sockets.blueprint)
+    requires(Permission.realtime_read)(app.view_functions[f"{sockets.blueprint.name}.serve"])
     cli.register(app)
     Migrate(app, db=Base, directory="migrations")
     refuse_undeclared_routes(app)

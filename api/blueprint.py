@@ -35,3 +35,8 @@ class Blueprint(SmorestBlueprint):  # type: ignore[misc]  # flask-smorest has no
     def lists(self, schema: type[Schema]) -> Callable[[Any], Any]:
         decorate: Callable[[Any], Any] = self.response(200, page_of(schema))
         return decorate
+
+    def shows_nothing(self) -> Callable[[Any], Any]:
+        """204, for what is done and has nothing to show."""
+        decorate: Callable[[Any], Any] = self.response(204)
+        return decorate

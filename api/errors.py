@@ -76,7 +76,7 @@ def http_problem(error: HTTPException) -> Response:
 
 
 def unexpected_problem(error: Exception) -> Response:
-    log.exception("unexpected error", exc_info=error)
+    log.error("unexpected error", exc_info=error)
     return problem(
         500, "internal_error", "Something went wrong on our side; the request_id finds it in our logs."
     )

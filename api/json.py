@@ -50,7 +50,7 @@ class StrictParser(FlaskParser):
 
     DEFAULT_UNKNOWN_BY_LOCATION = {"json": None, "query": None}
 
-    def load_json(self, req: Request, schema: Schema) -> Any:  # noqa: ARG002  webargs' signature
+    def load_json(self, req: Request, schema: Schema) -> Any:
         return read_body()
 
     def handle_error(

@@ -61,7 +61,7 @@ class Member(Resource):
         return member
 
     @requires(Permission.members_delete, unless_self="user_id")
-    @blueprint.response(204)
+    @blueprint.shows_nothing()
     def delete(self, user_id: UUID) -> None:
         """Remove a member, or leave. The owner can do neither to themselves before a transfer."""
         team, member = self._locked(user_id)

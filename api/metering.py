@@ -80,7 +80,7 @@ class CallCounter:
             try:
                 with transaction() as session:
                     usage.count_api_calls(session, batch.calls, batch=name)
-            except Exception as error:  # noqa: BLE001  whatever it is, this thread must go on and the waiters must know
+            except Exception as error:
                 if not isinstance(error, Unavailable) or time.monotonic() > give_up:
                     log.exception("calls not counted", batch=name)
                     return False

@@ -72,7 +72,7 @@ class Task(TaskResource):
         return task
 
     @requires(Permission.tasks_delete)
-    @blueprint.response(204)
+    @blueprint.shows_nothing()
     def delete(self, task_id: UUID) -> None:
         """Delete the task; what it used stays counted."""
         operations.delete(self.session, self.access, self.locked(task_id))

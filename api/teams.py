@@ -54,7 +54,7 @@ class Team(Resource):
         return view
 
     @requires(Permission.teams_delete)
-    @blueprint.response(204)
+    @blueprint.shows_nothing()
     def delete(self) -> None:
         """Delete the team; the owner alone may. Nobody can enter it from then on; its log outlives it."""
         operations.delete(self.session, self.access, self._locked().team)

@@ -3,8 +3,8 @@
 from typing import Any
 from uuid import UUID
 
-from api.blueprint import Blueprint
 from api.authentication import origin
+from api.blueprint import Blueprint
 from api.limits import limit_sign_in
 from api.offload import off_the_loop
 from api.pagination import envelope, page_from
@@ -79,7 +79,7 @@ class Login(SigningIn):
 @blueprint.route("/auth/logout")
 class Logout(Resource):
     @requires(SIGNED_IN)
-    @blueprint.response(204)
+    @blueprint.shows_nothing()
     def post(self) -> None:
         """End this session."""
         sessions.end(self.session, self.actor, self.actor.session_id)
@@ -113,13 +113,10 @@ class Sessions(Resource):
     @blueprint.lists(SessionSchema)
     def get(self, query: dict[str, Any]) -> dict[str, Any]:
         """One's sessions, newest first; `current` marks the one that asks."""
-        found = accounts.sessions(self.session, self.actor, page_from(query))
-        for item in found.items:
-            item.current = item.id == self.actor.session_id
-        return envelope(found)
+        return envelope(accounts.sessions(self.session, self.actor, page_from(query)))
 
     @requires(SIGNED_IN)
-    @blueprint.response(204)
+    @blueprint.shows_nothing()
     def delete(self) -> None:
         """End all sessions but the one that asks."""
         sessions.end_others(self.session, self.actor)
@@ -128,7 +125,7 @@ class Sessions(Resource):
 @blueprint.route("/me/sessions/<uuid:session_id>")
 class Session(Resource):
     @requires(SIGNED_IN)
-    @blueprint.response(204)
+    @blueprint.shows_nothing()
     def delete(self, session_id: UUID) -> None:
         """End one session; it is refused on its next request."""
         found = accounts.get_session(self.session, self.actor, session_id)

@@ -55,7 +55,7 @@ class Workspace(Resource):
         return workspace
 
     @requires(Permission.workspaces_delete)
-    @blueprint.response(204)
+    @blueprint.shows_nothing()
     def delete(self, workspace_id: UUID) -> None:
         """Delete the workspace with its tasks."""
         operations.delete(self.session, self.access, self._locked(workspace_id))

@@ -27,7 +27,10 @@ def _scrub_value(value: Any) -> Any:
     if isinstance(value, str):
         return SECRET_VALUES.sub(SCRUBBED, value)
     if isinstance(value, dict):
-        return {key: SCRUBBED if SECRET_KEYS.search(str(key)) else _scrub_value(item) for key, item in value.items()}
+        return {
+            key: SCRUBBED if SECRET_KEYS.search(str(key)) else _scrub_value(item)
+            for key, item in value.items()
+        }
     if isinstance(value, (list, tuple)):
         return [_scrub_value(item) for item in value]
     return value
@@ -45,7 +48,11 @@ def configure_logs(*, level: str, format_: str) -> None:
         structlog.dev.ConsoleRenderer() if format_ == "console" else structlog.processors.JSONRenderer()
     )
     structlog.configure(
-        processors=[structlog.stdlib.filter_by_level, *shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        processors=[
+            structlog.stdlib.filter_by_level,
+            *shared,
+            structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
+        ],
         logger_factory=structlog.stdlib.LoggerFactory(),
         wrapper_class=structlog.stdlib.BoundLogger,
         cache_logger_on_first_use=True,

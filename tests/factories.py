@@ -12,7 +12,6 @@ from flask import Flask
 from flask.testing import FlaskClient
 from sqlalchemy.orm import Session
 from uuid_utils.compat import uuid7
-from werkzeug.test import TestResponse
 
 from models.access.actor import Origin
 from models.access.credentials import Credential
@@ -23,6 +22,8 @@ from models.queries import teams as team_queries
 from models.queries import users as accounts
 
 BASE = "/api/v1"
+Answer = Any
+"""A werkzeug TestResponse; as such its `json` could be None, and every test would have to say that it is not."""
 
 
 @dataclass
@@ -43,24 +44,24 @@ class Person:
     def credential(self) -> Credential:
         return Credential(self.token, Origin("127.0.0.1", "tests", "request"))
 
-    def call(self, method: str, path: str, headers: dict[str, str] | None = None, **kwargs: Any) -> TestResponse:
+    def call(self, method: str, path: str, headers: dict[str, str] | None = None, **kwargs: Any) -> Answer:
         """Calls the API with this person's token; `path` follows /api/v1."""
         headers = {"Authorization": f"Bearer {self.token}", **(headers or {})}
         return self.client.open(BASE + path, method=method, headers=headers, **kwargs)
 
-    def get(self, path: str, **kwargs: Any) -> TestResponse:
+    def get(self, path: str, **kwargs: Any) -> Answer:
         return self.call("GET", path, **kwargs)
 
-    def post(self, path: str, **kwargs: Any) -> TestResponse:
+    def post(self, path: str, **kwargs: Any) -> Answer:
         return self.call("POST", path, **kwargs)
 
-    def patch(self, path: str, **kwargs: Any) -> TestResponse:
+    def patch(self, path: str, **kwargs: Any) -> Answer:
         return self.call("PATCH", path, **kwargs)
 
-    def put(self, path: str, **kwargs: Any) -> TestResponse:
+    def put(self, path: str, **kwargs: Any) -> Answer:
         return self.call("PUT", path, **kwargs)
 
-    def delete(self, path: str, **kwargs: Any) -> TestResponse:
+    def delete(self, path: str, **kwargs: Any) -> Answer:
         return self.call("DELETE", path, **kwargs)
 
     def enter(self, session: Session, team_id: UUID | str) -> Access:
@@ -103,13 +104,17 @@ class TeamSetting:
 
     def task(self, **values: Any) -> dict[str, Any]:
         """A new pending task, made by the owner."""
-        answer = self.owner.post(f"{self.path}/workspaces/{self.workspace_id}/tasks", json={"title": "A task", **values})
+        answer = self.owner.post(
+            f"{self.path}/workspaces/{self.workspace_id}/tasks", json={"title": "A task", **values}
+        )
         assert answer.status_code == 201, answer.text
         created: dict[str, Any] = answer.json
         return created
 
 
-def make_team(app: Flask, *, owner: Person | None = None, roles: tuple[str, ...] = ("admin", "member", "viewer")) -> TeamSetting:
+def make_team(
+    app: Flask, *, owner: Person | None = None, roles: tuple[str, ...] = ("admin", "member", "viewer")
+) -> TeamSetting:
     owner = owner or make_person(app, "Owner")
     people = {role: make_person(app, role.capitalize()) for role in roles}
     with transaction() as session:

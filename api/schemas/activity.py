@@ -31,4 +31,6 @@ class ActivityQuery(PageQuery):
     resource_id = fields.UUID(load_default=None)
     since = Time(load_default=None, metadata={"description": "From this time on."})
     until = Time(load_default=None, metadata={"description": "Before this time."})
-    q = Text(load_default=None, maximum=200, metadata={"description": "A substring of what happened, in any case."})
+    q = Text(
+        load_default=None, maximum=200, metadata={"description": "A substring of what happened, in any case."}
+    )

@@ -3,7 +3,8 @@
 from functools import cache
 from typing import Any
 
-from marshmallow import RAISE, Schema as MarshmallowSchema, ValidationError, fields, validate
+from marshmallow import RAISE, ValidationError, fields, validate
+from marshmallow import Schema as MarshmallowSchema
 
 from models import json_text
 
@@ -45,7 +46,9 @@ class Email(fields.Email):
 class Integer(fields.Integer):
     """A JSON integer, within bigint; neither "5" nor 5.0 nor true."""
 
-    def __init__(self, *, minimum: int = -BIGINT_MAXIMUM - 1, maximum: int = BIGINT_MAXIMUM, **kwargs: Any) -> None:
+    def __init__(
+        self, *, minimum: int = -BIGINT_MAXIMUM - 1, maximum: int = BIGINT_MAXIMUM, **kwargs: Any
+    ) -> None:
         super().__init__(strict=True, validate=validate.Range(minimum, maximum), **kwargs)
 
     def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> Any:
@@ -71,11 +74,13 @@ class Time(fields.AwareDateTime):
 
     def _serialize(self, value: Any, attr: str | None, obj: Any, **kwargs: Any) -> Any:
         text = super()._serialize(value, attr, obj, **kwargs)
-        return text.replace("+00:00", "Z") if text else text
+        return text.replace("+00:00", "Z") if isinstance(text, str) else text
 
 
 class PageQuery(Schema):
-    limit = fields.Integer(load_default=50, validate=validate.Range(1, 200), metadata={"description": "Rows a page."})
+    limit = fields.Integer(
+        load_default=50, validate=validate.Range(1, 200), metadata={"description": "Rows a page."}
+    )
     cursor = fields.String(load_default=None, metadata={"description": "`next_cursor` of the page before."})
 
 

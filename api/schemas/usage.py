@@ -12,13 +12,17 @@ MAXIMUM_EVENTS = 1_000
 class UsageEventSchema(Schema):
     external_id = Text(required=True, maximum=200, trim=False)
     metric = fields.Enum(Metric, by_value=fields.String, required=True)
-    quantity = Integer(required=True, metadata={"description": "Positive; for storage_bytes the change of the level."})
+    quantity = Integer(
+        required=True, metadata={"description": "Positive; for storage_bytes the change of the level."}
+    )
     occurred_at = Time()
 
     @validates_schema
     def check_sign(self, data: dict[str, Any], **_: Any) -> None:
         if data["quantity"] == 0 or (data["quantity"] < 0 and data["metric"] is not Metric.storage_bytes):
-            raise ValidationError("This must be a positive integer; only storage_bytes can change downwards.", "quantity")
+            raise ValidationError(
+                "This must be a positive integer; only storage_bytes can change downwards.", "quantity"
+            )
 
     @post_load
     def make_event(self, data: dict[str, Any], **_: Any) -> UsageEvent:
@@ -49,7 +53,9 @@ class DaySchema(CountersSchema):
 
 
 class DaysQuery(PageQuery):
-    since = fields.Date(data_key="from", load_default=None, metadata={"description": "Default: the month's first day."})
+    since = fields.Date(
+        data_key="from", load_default=None, metadata={"description": "Default: the month's first day."}
+    )
     until = fields.Date(data_key="to", load_default=None, metadata={"description": "Default: today (UTC)."})
 
 

@@ -14,7 +14,9 @@ class UserSchema(Schema):
 class RegisterSchema(Schema):
     email = Email(required=True)
     # Not trimmed: a space is as good a character of a password as any.
-    password = Text(required=True, minimum=passwords.MINIMUM_LENGTH, maximum=passwords.MAXIMUM_LENGTH, trim=False)
+    password = Text(
+        required=True, minimum=passwords.MINIMUM_LENGTH, maximum=passwords.MAXIMUM_LENGTH, trim=False
+    )
     name = Text(required=True, maximum=255)
 
 
@@ -34,10 +36,10 @@ class ProfileSchema(Schema):
 
 
 class SessionSchema(Schema):
-    id = fields.UUID()
-    ip_address = fields.String(allow_none=True)
-    user_agent = fields.String(allow_none=True)
-    created_at = Time()
-    last_used_at = Time()
-    expires_at = Time()
-    current = fields.Boolean()
+    id = fields.UUID(attribute="row.id")
+    ip_address = fields.String(attribute="row.ip_address", allow_none=True)
+    user_agent = fields.String(attribute="row.user_agent", allow_none=True)
+    created_at = Time(attribute="row.created_at")
+    last_used_at = Time(attribute="row.last_used_at")
+    expires_at = Time(attribute="row.expires_at")
+    current = fields.Boolean(metadata={"description": "Whether it is the session that asks."})

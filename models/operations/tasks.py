@@ -131,6 +131,4 @@ def _move(session: Session, task: Task, status: str, **values: Any) -> None:
 
 def _said_of(task: Task) -> dict[str, Any]:
     """What every event of a task says of it: the fields of TaskEvent."""
-    return {
-        name: getattr(task, "id" if name == "task_id" else name) for name in SAID_OF_A_TASK
-    }
+    return {name: getattr(task, "id" if name == "task_id" else name) for name in SAID_OF_A_TASK}

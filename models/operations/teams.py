@@ -14,7 +14,7 @@ from models.events.catalogue import OwnershipTransferred, PlanChanged, TeamCreat
 from models.events.record import record
 from models.operations.changes import apply_changes
 from models.plans import DEFAULT_PLAN, PLANS
-from models.queries import members, teams
+from models.queries import members
 from models.tables import ActivityHead, Team, TeamMember
 
 

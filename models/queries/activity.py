@@ -110,4 +110,4 @@ def after(session: Session, team_id: UUID, seq: int, limit: int) -> list[Activit
 def heads(session: Session, team_ids: Sequence[UUID]) -> dict[UUID, int]:
     """The last `seq` of each team's log."""
     statement = select(ActivityHead.team_id, ActivityHead.seq).where(ActivityHead.team_id.in_(team_ids))
-    return {team_id: seq for team_id, seq in session.execute(statement)}
+    return dict(session.execute(statement).tuples().all())

@@ -1,6 +1,6 @@
 """Keyset paging: a page is what comes after a key, so the millionth page costs what the first does."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 from typing import Any, Generic, TypeVar
@@ -33,7 +33,7 @@ class Slice(Generic[T]):
 
 def keyset(
     session: Session,
-    statement: Select[Any],
+    statement: Select[*tuple[Any, ...]],
     page: Page,
     *columns: InstrumentedAttribute[Any] | ColumnElement[Any],
     descending: bool = False,
@@ -56,7 +56,13 @@ def keyset(
 
 
 def _parse(values: tuple[str, ...], columns: tuple[Any, ...]) -> list[Any]:
-    parsers = {UUID: UUID, int: int, str: str, datetime: datetime.fromisoformat, date: date.fromisoformat}
+    parsers: dict[type, Callable[[str], Any]] = {
+        UUID: UUID,
+        int: int,
+        str: str,
+        datetime: datetime.fromisoformat,
+        date: date.fromisoformat,
+    }
     if len(values) != len(columns):
         raise bad_cursor()
     try:

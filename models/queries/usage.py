@@ -71,15 +71,15 @@ def daily(session: Session, access: Access, *, since: date, until: date, page: P
         DAILY,
         {"team_id": access.team_id, "since": since, "until": until, "after": after, "limit": page.limit + 1},
     ).all()
-    days = [Day(*_counters(row), row.date) for row in rows[: page.limit]]
+    days = [Day(date=row.date, **_counters(row)) for row in rows[: page.limit]]
     return Slice(days, (days[-1].date,) if len(rows) > page.limit else None)
 
 
 def total(session: Session, access: Access, *, since: date, until: date) -> Counters:
     """The totals from `since` to `until`, both included; the storage level at the close of `until`."""
     row = session.execute(MONTHLY, {"team_id": access.team_id, "since": since, "until": until}).one()
-    return Counters(*_counters(row))
+    return Counters(**_counters(row))
 
 
-def _counters(row: object) -> list[int]:
-    return [int(getattr(row, metric)) for metric in Metric]
+def _counters(row: object) -> dict[str, int]:
+    return {metric.value: int(getattr(row, metric)) for metric in Metric}

@@ -1,5 +1,6 @@
 """Accounts and their sessions."""
 
+from dataclasses import dataclass
 from uuid import UUID
 
 from sqlalchemy import func, select
@@ -20,12 +21,21 @@ def by_email(session: Session, email_normalized: str) -> User | None:
     return session.scalar(select(User).where(User.email_normalized == email_normalized))
 
 
-def sessions(session: Session, actor: Actor, page: Page) -> Slice[UserSession]:
+@dataclass(frozen=True, slots=True)
+class SessionView:
+    """A session; `current` if it is the one that asks."""
+
+    row: UserSession
+    current: bool
+
+
+def sessions(session: Session, actor: Actor, page: Page) -> Slice[SessionView]:
     """The actor's sessions that have not expired, newest first."""
     statement = select(UserSession).where(
         UserSession.user_id == actor.user_id, UserSession.expires_at > func.now()
     )
-    return keyset(session, statement, page, UserSession.id, descending=True)
+    found = keyset(session, statement, page, UserSession.id, descending=True)
+    return Slice([SessionView(row, row.id == actor.session_id) for row in found.items], found.next_key)
 
 
 def get_session(session: Session, actor: Actor, session_id: UUID) -> UserSession:

@@ -9,7 +9,6 @@ from sqlalchemy.orm import Mapped, mapped_column
 
 from models.base import Base, Count, Created, TeamOwned, UUIDv7
 
-
 Total = Annotated[int, mapped_column(Numeric(asdecimal=False), server_default="0")]
 """A sum of any number of quantities below 2⁶³: wider than bigint, so that no report can make the fold overflow."""
 

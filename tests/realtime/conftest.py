@@ -1,0 +1,217 @@
+"""A real server in threads, real clients, and teams in which things happen."""
+
+import json
+import socket
+import struct
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+import pytest
+import websocket
+from flask import Flask
+from sqlalchemy import text
+from uuid_utils.compat import uuid7
+from werkzeug.serving import WSGIRequestHandler, make_server
+
+from models.access.entry import enter, enter_team
+from models.database import transaction
+from models.events.catalogue import WorkspaceCreated
+from models.events.record import record
+from models.operations import activity, members, teams
+from models.operations.activity import Projected
+from models.queries import members as member_queries
+from models.queries import teams as team_queries
+from models.queries import users
+from models.settings import settings
+from realtime import hub
+from realtime.publisher import connect, publish_events
+from tests.factories import Person, make_person
+from tests.realtime.served import make_app
+
+
+class SilentHandler(WSGIRequestHandler):
+    def log_request(self, *_args: object) -> None:
+        """Its line would hold `?token=`."""
+
+
+@pytest.fixture(scope="session")
+def small_app() -> Flask:
+    return make_app()
+
+
+@pytest.fixture(scope="session")
+def server(small_app: Flask) -> Iterator[str]:
+    """The address of a threaded server in this process."""
+    served = make_server("127.0.0.1", 0, small_app, threaded=True, request_handler=SilentHandler)
+    served.daemon_threads = True  # type: ignore[attr-defined]  # a ThreadingMixIn's
+    thread = threading.Thread(target=served.serve_forever, daemon=True)
+    thread.start()
+    yield f"127.0.0.1:{served.port}"
+    hub.close_all()
+    served.shutdown()
+    thread.join()
+    served.server_close()
+
+
+@dataclass
+class Team:
+    """A team with an owner, a member and a viewer."""
+
+    id: UUID
+    owner: Person
+    member: Person
+    viewer: Person
+
+    def happen(self, count: int = 1, *, name: str = "Research") -> None:
+        """Records so many events, for the drain to find."""
+        with transaction() as session:
+            access = enter_team(session, self.owner.credential, self.id)
+            for _ in range(count):
+                record(session, access, WorkspaceCreated(workspace_id=uuid7(), name=name))
+
+    def head(self) -> int:
+        with transaction() as session:
+            head: int = session.execute(
+                text("SELECT seq FROM activity_heads WHERE team_id = :id"), {"id": self.id}
+            ).scalar_one()
+            return head
+
+    def remove(self, person: Person) -> None:
+        with transaction() as session:
+            access = enter_team(session, self.owner.credential, self.id)
+            team = team_queries.get(session, access, for_update=True)
+            members.remove(session, access, team, member_queries.get(session, access, person.id))
+
+    def make_viewer(self, person: Person) -> None:
+        with transaction() as session:
+            access = enter_team(session, self.owner.credential, self.id)
+            team = team_queries.get(session, access, for_update=True)
+            member = member_queries.get(session, access, person.id)
+            members.change_role(session, access, team, member, role="viewer")
+
+
+def execute(statement: str, **parameters: object) -> None:
+    with transaction() as session:
+        session.execute(text(statement), parameters)
+
+
+def project() -> list[Projected]:
+    """Moves the outbox to the log, as a worker does that dies before it publishes."""
+    moved: list[Projected] = []
+    while True:
+        with transaction() as session:
+            batch = activity.project(session, limit=500)
+        if not batch:
+            return moved
+        moved += batch
+
+
+def drain() -> Sequence[Projected]:
+    """Moves the outbox to the log and publishes it."""
+    moved = project()
+    publish_events(connect(settings().redis_url), moved)
+    return moved
+
+
+@pytest.fixture
+def team(small_app: Flask) -> Team:
+    return make_team(small_app)
+
+
+def make_team(app: Flask) -> Team:
+    """A team whose making is in the log already."""
+    owner, member, viewer = (make_person(app, name) for name in ("Owner", "Member", "Viewer"))
+    with transaction() as session:
+        team_id = teams.create(session, enter(session, owner.credential), name="Design").id
+    with transaction() as session:
+        access = enter_team(session, owner.credential, team_id)
+        team = team_queries.get(session, access, for_update=True)
+        members.add(session, access, team, user=users.get(session, member.id), role="member")
+        members.add(session, access, team, user=users.get(session, viewer.id), role="viewer")
+    project()
+    return Team(team_id, owner, member, viewer)
+
+
+class Client:
+    """A WebSocket client, of websocket-client."""
+
+    def __init__(self, address: str, path: str, *, receive_buffer: int | None = None, **options: Any) -> None:
+        sockopt = [(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)] if receive_buffer else []
+        self.ws = websocket.create_connection(f"ws://{address}{path}", timeout=10, sockopt=sockopt, **options)
+
+    def send(self, type_: str, data: Any = None) -> None:
+        self.ws.send(json.dumps({"type": type_, "data": data}))
+
+    def receive(self) -> dict[str, Any]:
+        """The next message; fails if the server says goodbye in its place."""
+        opcode, payload = self.ws.recv_data()
+        assert opcode == websocket.ABNF.OPCODE_TEXT, (opcode, payload)
+        received: dict[str, Any] = json.loads(payload)
+        return received
+
+    def receive_type(self, type_: str) -> dict[str, Any]:
+        received = self.receive()
+        assert received["type"] == type_, received
+        return received
+
+    def seqs(self, count: int) -> list[int]:
+        """The numbers of the next so many messages, which must be events."""
+        return [self.receive()["seq"] for _ in range(count)]
+
+    def ask(self, type_: str, data: Any = None) -> dict[str, Any]:
+        self.send(type_, data)
+        return self.receive()
+
+    def hello(self, **data: Any) -> dict[str, Any]:
+        welcome = self.ask("hello", data)
+        assert welcome["type"] == "welcome", welcome
+        data_: dict[str, Any] = welcome["data"]
+        return data_
+
+    def is_quiet(self, seconds: float = 0.3) -> bool:
+        """Whether nothing comes but the answer to a ping."""
+        time.sleep(seconds)
+        return self.ask("ping", "quiet") == {"type": "pong", "data": "quiet", "origin": "server"}
+
+    def close_code(self) -> int:
+        """The code of the server's goodbye, whatever it says before."""
+        while True:
+            opcode, payload = self.ws.recv_data()
+            if opcode == websocket.ABNF.OPCODE_CLOSE:
+                code: int = struct.unpack("!H", payload[:2])[0]
+                return code
+
+
+Connect = Callable[..., Client]
+
+
+@pytest.fixture
+def connect_to(server: str) -> Iterator[Connect]:
+    """Opens sockets: `connect_to(team, person)`; they are closed at the test's end."""
+    with ExitStack() as open_clients:
+
+        def open_client(
+            team: Team | UUID | str,
+            person: Person | None = None,
+            *,
+            query: str = "",
+            address: str = server,
+            **options: Any,
+        ) -> Client:
+            team_id = team.id if isinstance(team, Team) else team
+            token = f"token={person.token}&" if person else ""
+            client = Client(address, f"/ws/{team_id}?{token}{query}", **options)
+            open_clients.callback(client.ws.shutdown)
+            return client
+
+        yield open_client
+
+
+@pytest.fixture
+def frequent_heartbeats(monkeypatch: pytest.MonkeyPatch, small_app: Flask) -> None:
+    monkeypatch.setitem(small_app.config, "HEARTBEAT_S", 0.3)
