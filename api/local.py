@@ -12,7 +12,7 @@ import secrets
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -20,15 +20,21 @@ from types import FrameType
 from typing import NoReturn
 
 import httpx
+from alembic import command
+from alembic.config import Config
+from alembic.util import CommandError
 from environs import EnvError
+from sqlalchemy.exc import SQLAlchemyError
 
+from api.cli import DEMO_EMAIL, seed
 from api.embedded import EmbeddedServer, PostgresServer, StackError, ValkeyServer, port_problem, write_secret
 from api.supervision import ROOT, Program, Supervisor, end_leftovers
+from models.database import forget_engine
+from models.errors import DomainError
 from models.settings import Settings
 
 __all__ = ["PostgresServer", "StackError", "ValkeyServer", "main"]
 
-DEMO_EMAIL = "demo@example.com"
 EMBEDDED = "embedded"
 """Stands for the URL of a server that the stack brings itself."""
 
@@ -118,14 +124,26 @@ def _start(supervisor: Supervisor, settings: Settings, servers: Sequence[Embedde
     supervisor.launch()
     supervisor.start("databases", lambda: next(filter(None, (server.problem() for server in servers)), None))
     _say("Migrating the database")
-    flask = [sys.executable, "-m", "flask", "--app", "wsgi"]
-    supervisor.run("migrate", [*flask, "db", "upgrade"])
-    supervisor.run("seed", [*flask, "seed"], DEMO_PASSWORD=_demo_password(settings))
+    _migrate_and_seed(supervisor.environment | {"DEMO_PASSWORD": _demo_password(settings)})
     _say("Starting web, worker and beat")
     supervisor.start("app", lambda: _readiness_problem(settings))
     _say(f"AgentHQ is ready at {_address(settings)}")
     _say(f"Demo login: {DEMO_EMAIL}, password {_demo_password(settings)}")
     _say(f"Logs are in {supervisor.log}; Ctrl-C stops everything")
+
+
+def _migrate_and_seed(environment: Mapping[str, str]) -> None:
+    """Does `flask db upgrade` and `flask seed` in this process, which has imported what they need: seconds less."""
+    os.environ.update(environment)
+    config = Config(ROOT / "migrations" / "alembic.ini")
+    config.set_main_option("script_location", str(ROOT / "migrations").replace("%", "%%"))
+    try:
+        command.upgrade(config, "head")
+        seed.main([], standalone_mode=False)
+    except (SQLAlchemyError, CommandError, DomainError) as error:
+        raise StackError(f"the database can't be migrated: {error}") from error
+    finally:
+        forget_engine()
 
 
 def _embedded_servers(settings: Settings) -> list[EmbeddedServer]:

@@ -97,26 +97,20 @@ class Supervisor:
         if self._groups[group]:
             self._rpc().startProcessGroup(group, False)
         begun = time.monotonic()
-        while found := problem():
+        while True:
+            found = problem()
             states = self._states(group) or {}
+            failing = [name for name, state in states.items() if state in {"BACKOFF", "FATAL"}]
+            if not found and not failing:
+                return
             waited = time.monotonic() - begun
-            failing = [name for name, state in states.items() if state in {"BACKOFF", "FATAL"} and waited > 3]
-            if failing or waited > 60:
+            if waited > 60 or (failing and waited > 3):
                 blamed = failing or list(states)
                 logs = "\n".join(log_tail(self.log / f"{name}.log") for name in blamed)
-                raise StackError(f"{' and '.join(blamed)} did not come up: {found}\n{logs}")
+                raise StackError(
+                    f"{' and '.join(blamed)} did not come up: {found or 'ends again and again'}\n{logs}"
+                )
             time.sleep(0.1)
-
-    def run(self, name: str, command: Sequence[str], **environment: str) -> None:
-        """Runs a command to its end; raises StackError with the end of its log when it fails."""
-        log = self.log / f"{name}.log"
-        with log.open("wb") as output:
-            done = subprocess.run(
-                command, cwd=ROOT, env=self.environment | environment, check=False,
-                stdin=subprocess.DEVNULL, stdout=output, stderr=output,
-            )  # fmt: skip
-        if done.returncode:
-            raise StackError(f"{name} failed. {log_tail(log)}")
 
     def wait(self) -> NoReturn:
         """Returns never; raises StackError when supervisord ends by itself."""

@@ -48,7 +48,9 @@ def text_frame(payload: bytes) -> bytes:
 
 
 def close_frame(code: int, reason: str) -> bytes:
-    return encode_frame(Opcode.CLOSE, struct.pack("!H", code) + reason.encode()[:123])
+    """A goodbye; of the reason as many whole characters as a control frame holds."""
+    fitting = reason.encode()[:123].decode(errors="ignore")
+    return encode_frame(Opcode.CLOSE, struct.pack("!H", code) + fitting.encode())
 
 
 class Transport:

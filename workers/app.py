@@ -1,5 +1,6 @@
 """The Celery application: `celery -A workers.app worker` and `celery -A workers.app beat`."""
 
+import logging
 from typing import Any
 
 from celery import Celery, signals
@@ -20,6 +21,8 @@ app = Celery(
 @signals.setup_logging.connect
 def set_up_logs(**_: Any) -> None:
     configure_logs(level=settings().log_level, format_=settings().log_format)
+    for name in ("celery.worker.strategy", "celery.app.trace", "celery.beat"):
+        logging.getLogger(name).setLevel(logging.WARNING)  # a line for each tick says nothing
 
 
 @signals.worker_process_init.connect

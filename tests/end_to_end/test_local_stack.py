@@ -1,0 +1,186 @@
+"""`python -m api.local`: one command serves the product, whatever dies comes back, and nothing is left behind."""
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil
+import pytest
+
+from api.supervision import MARK, ROOT
+
+pytestmark = [pytest.mark.end_to_end, pytest.mark.timeout(300)]
+
+
+@dataclass
+class Stack:
+    """A running stack, seen from outside."""
+
+    data: Path
+    port: int
+    process: subprocess.Popen[str]
+    output: str = ""
+
+    def api(self, method: str, path: str, **request: Any) -> httpx.Response:
+        return httpx.request(
+            method, f"http://127.0.0.1:{self.port}{path}", timeout=10, trust_env=False, **request
+        )
+
+    def processes(self) -> list[psutil.Process]:
+        return [
+            process
+            for process in psutil.process_iter()
+            if self._environment(process).get(MARK) == str(self.data)
+        ]
+
+    def program(self, name: str) -> int:
+        """The process that supervisord started under this name, or 0."""
+        supervisord = {
+            p.pid for p in self.processes() if "SUPERVISOR_PROCESS_NAME" not in self._environment(p)
+        }
+        for process in self.processes():
+            if (
+                self._environment(process).get("SUPERVISOR_PROCESS_NAME") == name
+                and process.ppid() in supervisord
+            ):
+                return int(process.pid)
+        return 0
+
+    def is_ready(self) -> bool:
+        try:
+            answer = self.api("GET", "/health/ready")
+        except httpx.HTTPError:
+            return False
+        return answer.status_code == 200 and answer.json()["status"] == "ready"
+
+    @staticmethod
+    def _environment(process: psutil.Process) -> dict[str, str]:
+        try:
+            return dict(process.environ())
+        except (psutil.Error, OSError):
+            return {}
+
+
+def launch(data: Path, port: int) -> "subprocess.Popen[str]":
+    given = {
+        name: value for name, value in os.environ.items() if name not in {"DATABASE_URL", "REDIS_URL", MARK}
+    }
+    return subprocess.Popen(
+        [sys.executable, "-m", "api.local"],
+        cwd=ROOT,
+        env=given | {"AGENTHQ_DATA": str(data), "PORT": str(port)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def eventually(condition: Callable[[], Any], seconds: float = 60) -> Any:
+    deadline = time.monotonic() + seconds
+    while not (found := condition()):
+        assert time.monotonic() < deadline, "did not come true"
+        time.sleep(0.1)
+    return found
+
+
+@pytest.fixture(scope="module")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    data, port = tmp_path_factory.mktemp("stack"), free_port()
+    with launch(data, port) as process:
+        running = Stack(data, port, process)
+        assert process.stdout is not None
+        for line in process.stdout:
+            running.output += line
+            if "Ctrl-C" in line:
+                break
+        try:
+            yield running
+        finally:
+            process.terminate()  # what the last test did, unless it failed
+            process.wait(30)
+
+
+def sign_in(stack: Stack) -> dict[str, str]:
+    login = re.search(r"login: (\S+), password (\S+)", stack.output)
+    assert login, stack.output
+    answer = stack.api("POST", "/api/v1/auth/login", json={"email": login[1], "password": login[2]})
+    assert answer.status_code == 200, answer.text
+    return {"Authorization": f"Bearer {answer.json()['token']}"}
+
+
+def change_reaches_the_log(stack: Stack, headers: dict[str, str]) -> None:
+    made = stack.api("POST", "/api/v1/teams", json={"name": "Kill test"}, headers=headers)
+    assert made.status_code == 201, made.text
+    path = f"/api/v1/teams/{made.json()['id']}/activity"
+
+    def actions() -> list[str]:
+        items = stack.api("GET", path, headers=headers).json()["items"]
+        return [item["action"] for item in items]
+
+    assert eventually(actions) == ["team_created"]
+
+
+def test_prints_where_it_serves_and_a_login_that_works(stack: Stack) -> None:
+    assert f"http://127.0.0.1:{stack.port}" in stack.output
+    assert stack.is_ready()
+    change_reaches_the_log(stack, sign_in(stack))
+
+
+def test_a_second_stack_on_the_same_data_is_refused(stack: Stack) -> None:
+    with launch(stack.data, free_port()) as second:
+        output, _ = second.communicate(timeout=30)
+    assert (second.returncode, "already runs" in output) == (1, True)
+
+
+def test_a_port_in_use_is_refused_before_anything_starts(stack: Stack, tmp_path: Path) -> None:
+    with launch(tmp_path, stack.port) as second:
+        output, _ = second.communicate(timeout=30)
+    assert (second.returncode, f"port {stack.port}" in output) == (1, True)
+    assert not (tmp_path / "postgres").exists()
+
+
+@pytest.mark.parametrize("program", ["postgres", "valkey", "web", "worker", "beat"])
+def test_what_is_killed_comes_back_and_loses_nothing(stack: Stack, program: str) -> None:
+    headers = sign_in(stack)
+    killed = stack.program(program)
+    os.kill(killed, signal.SIGKILL)
+    eventually(lambda: stack.program(program) not in {0, killed} and stack.is_ready())
+    change_reaches_the_log(stack, headers)
+
+
+def test_secrets_on_disk_are_their_owners(stack: Stack) -> None:
+    for secret in ("demo-password", "valkey/password", "valkey/valkey.conf"):
+        assert (stack.data / secret).stat().st_mode & 0o077 == 0
+    assert (stack.data / "postgres" / "socket").stat().st_mode & 0o077 == 0 or len(str(stack.data)) > 60
+
+
+def test_sigterm_ends_everything_and_the_next_run_finds_its_data(stack: Stack) -> None:
+    begun = time.monotonic()
+    stack.process.send_signal(signal.SIGTERM)
+    assert stack.process.wait(30) == 0
+    assert time.monotonic() - begun < 15
+    assert stack.processes() == []
+
+    with launch(stack.data, stack.port) as again:
+        eventually(stack.is_ready)
+        headers = sign_in(stack)  # with the password of the first run
+        names = [t["name"] for t in stack.api("GET", "/api/v1/teams", headers=headers).json()["items"]]
+        assert "Kill test" in names
+        again.kill()  # and when its parent is killed, the rest goes as well
+        again.wait()
+        eventually(lambda: not stack.processes())
