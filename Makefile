@@ -50,7 +50,8 @@ format: setup ## format the code and fix what can be fixed
 	@$(BIN)/ruff format
 
 bench: setup ## run the benchmarks
-	@for benchmark in benchmarks/*.py; do echo "== $$benchmark"; $(BIN)/python "$$benchmark" || exit 1; done
+	@for path in $$(grep -l '^if __name__' benchmarks/*.py); do \
+	  echo "== $$path"; $(BIN)/python -m benchmarks.$$(basename $$path .py) || exit 1; done
 
 ##@ Maintain
 

@@ -28,14 +28,13 @@ task_soft_time_limit = 120
 task_time_limit = 150
 broker_transport_options = {
     "visibility_timeout": 600,
-    # Without these a half-open connection blocks a publisher or a worker for ever.
-    "socket_timeout": 30,
+    # Without these a half-open connection blocks a publisher or a worker for ever. No retry_on_timeout: it multiplies
+    # the wait by four, and may send twice.
+    "socket_timeout": 5,
     "socket_connect_timeout": 2,
     "socket_keepalive": True,
-    "retry_on_timeout": True,
     "max_retries": 0,  # a publisher does not wait for a broker that is away: the sweep finds what it had to say
 }
-visibility_timeout = 600
 result_backend = None  # nothing waits for a result; outcomes are rows
 task_ignore_result = True
 

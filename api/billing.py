@@ -3,14 +3,13 @@
 from typing import Any
 
 from api.blueprint import Blueprint
-from api.pagination import envelope
+from api.pagination import envelope, page_from
 from api.resource import SIGNED_IN, Resource, requires
+from api.schemas.base import PageQuery
 from api.schemas.teams import PlanChoiceSchema, PlanSchema, TeamSchema
 from models.access.permissions import Permission
 from models.operations import teams as operations
-from models.plans import PLANS
-from models.queries import teams
-from models.queries.paging import Slice
+from models.queries import plans, teams
 from models.queries.teams import TeamView
 
 blueprint = Blueprint("billing", "Plans and what they include")
@@ -19,10 +18,11 @@ blueprint = Blueprint("billing", "Plans and what they include")
 @blueprint.route("/plans")
 class Plans(Resource):
     @requires(SIGNED_IN)
+    @blueprint.query(PageQuery)
     @blueprint.lists(PlanSchema)
-    def get(self) -> dict[str, Any]:
-        """The plans that a team can choose."""
-        return envelope(Slice(list(PLANS.values()), None))
+    def get(self, query: dict[str, Any]) -> dict[str, Any]:
+        """The plans that a team can choose, the smallest first."""
+        return envelope(plans.listed(page_from(query)))
 
 
 @blueprint.route("/teams/<uuid:team_id>/plan")

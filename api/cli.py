@@ -34,8 +34,10 @@ def seed(email: str) -> None:
         if accounts.by_email(session, normalize_email(email)):
             return
         user = users.register(session, email=email, name="Demo", password_hash=password_hash)
-        opened, _ = sessions.open_session(session, user, origin=Origin(), days=0)
-        teams.create(session, Actor(user_id=user.id, session_id=opened.id, origin=Origin()), name="Demo")
+        opened, _ = sessions.open_session(session, user, origin=Origin(), days=1)
+        actor = Actor(user_id=user.id, session_id=opened.id, origin=Origin())
+        teams.create(session, actor, name="Demo")
+        sessions.end(session, actor, opened.id)
         click.echo(f"made {email} and its team")
 
 

@@ -3,12 +3,12 @@
 import hashlib
 import time
 
-from flask import Flask, Response, request
+from flask import Flask, Response, current_app, request
 from flask_limiter import Limiter, RateLimitExceeded
 from flask_limiter.util import get_remote_address
 
 from api.errors import problem
-from models.settings import Settings, settings
+from models.settings import Settings
 
 TIMEOUTS = {"socket_timeout": 0.5, "socket_connect_timeout": 0.5}
 
@@ -22,11 +22,13 @@ def caller() -> str:
 
 
 def auth_limit() -> str:
-    return settings().rate_limit_auth
+    limit: str = current_app.config["RATE_LIMIT_AUTH"]
+    return limit
 
 
 def api_limit() -> str:
-    return settings().rate_limit_api
+    limit: str = current_app.config["RATE_LIMIT_API"]
+    return limit
 
 
 limiter = Limiter(
@@ -48,6 +50,11 @@ def rate_limited(error: RateLimitExceeded) -> Response:
 
 
 def register(app: Flask, configuration: Settings) -> None:
-    app.config |= {"RATELIMIT_STORAGE_URI": configuration.redis_url, "RATELIMIT_STORAGE_OPTIONS": TIMEOUTS}
+    app.config |= {
+        "RATELIMIT_STORAGE_URI": configuration.redis_url,
+        "RATELIMIT_STORAGE_OPTIONS": TIMEOUTS,
+        "RATE_LIMIT_AUTH": configuration.rate_limit_auth,
+        "RATE_LIMIT_API": configuration.rate_limit_api,
+    }
     limiter.init_app(app)
     app.register_error_handler(RateLimitExceeded, rate_limited)

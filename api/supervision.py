@@ -29,12 +29,17 @@ MARK = "AGENTHQ_STACK"
 
 def end_leftovers(data: Path) -> None:
     """Ends what a supervisord that was killed left behind: two servers on the same files would destroy them."""
-    left = [process for process in psutil.process_iter() if _is_marked(process, data)]  # type: ignore[no-untyped-call]
+    left = stack_processes(data)
     for number in (signal.SIGINT, signal.SIGKILL):
         for process in left:
             with suppress(psutil.Error):
-                process.send_signal(number)
+                process.send_signal(number)  # type: ignore[no-untyped-call]
         _, left = psutil.wait_procs(left, timeout=10)  # type: ignore[no-untyped-call]
+
+
+def stack_processes(data: Path) -> list[psutil.Process]:
+    """The processes of a stack on this data directory, save the one that supervises it."""
+    return [process for process in psutil.process_iter() if _is_marked(process, data)]  # type: ignore[no-untyped-call]
 
 
 def _is_marked(process: psutil.Process, data: Path) -> bool:

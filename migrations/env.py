@@ -22,9 +22,12 @@ def is_ours(_object: Any, name: str | None, type_: str, reflected: bool, _compar
 
 
 def migrate(connection: Connection) -> None:
+    # Waiting for another migration is no fault, however long it takes; these would cut it short.
+    connection.execute(text("SET lock_timeout = 0"))
+    connection.execute(text("SET statement_timeout = 0"))
+    connection.execute(text("SELECT pg_advisory_lock(:lock)"), {"lock": LOCK})
     connection.execute(text("SET lock_timeout = '4s'"))
     connection.execute(text("SET statement_timeout = '60s'"))
-    connection.execute(text("SELECT pg_advisory_lock(:lock)"), {"lock": LOCK})
     connection.commit()
     context.configure(
         connection=connection,

@@ -29,6 +29,7 @@ def engine() -> Engine:
         pool_use_lifo=True,
         json_serializer=json_text.dumps,
         json_deserializer=json_text.loads,
+        hide_parameters=True,  # an error's text goes to the log, and parameters carry what people wrote
         connect_args={"options": SESSION_OPTIONS, "connect_timeout": 5},
     )
 

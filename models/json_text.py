@@ -2,6 +2,8 @@
 
 import json
 import math
+from collections.abc import Iterable
+from itertools import chain
 from typing import Any
 
 import orjson
@@ -26,33 +28,34 @@ def loads(text: bytes | str) -> Any:
 
 
 def dumps(value: Any) -> str:
-    """Compact JSON; UUIDs and times as strings. Integers of any size stay exact."""
+    """Compact JSON; UUIDs and times as strings. Integers of any size stay exact, half surrogates are escaped."""
     try:
         return orjson.dumps(value).decode()
-    except TypeError:  # past 64 bits
-        return json.dumps(value, separators=(",", ":"), ensure_ascii=False, default=str)
+    except (
+        TypeError
+    ):  # an integer past 64 bits, or half of a surrogate pair (in the name of an unknown field)
+        return json.dumps(value, separators=(",", ":"), default=str)
 
 
 def problem_with(value: Any) -> str | None:
     """Why the value can't be kept, or None: depth, NUL, lone surrogates and infinities, which jsonb does not hold."""
     level = [value]
     for _ in range(MAXIMUM_DEPTH + 1):
-        deeper: list[Any] = []
         for item in level:
             if isinstance(item, str):
                 if problem := problem_with_text(item):
                     return problem
             elif isinstance(item, float) and not math.isfinite(item):
                 return "A number is too large."
-            elif isinstance(item, dict):
-                deeper += item.keys()
-                deeper += item.values()
-            elif isinstance(item, list):
-                deeper += item
-        if not deeper:
+        nested = [item for item in level if isinstance(item, (dict, list))]
+        if not nested:
             return None
-        level = deeper
+        level = [deeper for item in nested for deeper in _members(item)]
     return f"It is nested deeper than {MAXIMUM_DEPTH} levels."
+
+
+def _members(value: dict[str, Any] | list[Any]) -> Iterable[Any]:
+    return chain(value.keys(), value.values()) if isinstance(value, dict) else value
 
 
 def problem_with_text(text: str) -> str | None:

@@ -4,6 +4,7 @@ import logging
 import re
 import sys
 from typing import Any
+from uuid import UUID
 
 import structlog
 from structlog.typing import EventDict, Processor
@@ -33,7 +34,9 @@ def _scrub_value(value: Any) -> Any:
         }
     if isinstance(value, (list, tuple)):
         return [_scrub_value(item) for item in value]
-    return value
+    if value is None or isinstance(value, (bool, int, float)):
+        return value
+    return SECRET_VALUES.sub(SCRUBBED, str(value) if isinstance(value, UUID) else repr(value))
 
 
 def configure_logs(*, level: str, format_: str) -> None:

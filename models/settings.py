@@ -42,14 +42,16 @@ class Settings:
             data_directory=Path(env.str("AGENTHQ_DATA", "var")),
             bind_host=env.str("BIND_HOST", "127.0.0.1"),
             port=env.int("PORT", 8000, validate=validate.Range(1, 65535)),
-            web_workers=env.int("WEB_WORKERS", 2),
-            database_pool_size=env.int("DATABASE_POOL_SIZE", 20),
+            web_workers=env.int("WEB_WORKERS", 2, validate=validate.Range(1)),
+            database_pool_size=env.int("DATABASE_POOL_SIZE", 20, validate=validate.Range(1)),
             rate_limit_auth=env.str("RATE_LIMIT_AUTH", "30 per minute"),
             rate_limit_api=env.str("RATE_LIMIT_API", "6000 per minute"),
-            trusted_proxies=env.int("TRUSTED_PROXIES", 0),
-            session_days=env.int("SESSION_DAYS", 30),
-            log_level=env.str("LOG_LEVEL", "INFO"),
-            log_format=env.str("LOG_FORMAT", "json"),
+            trusted_proxies=env.int("TRUSTED_PROXIES", 0, validate=validate.Range(0)),
+            session_days=env.int("SESSION_DAYS", 30, validate=validate.Range(1)),
+            log_level=env.str(
+                "LOG_LEVEL", "INFO", validate=validate.OneOf(["DEBUG", "INFO", "WARNING", "ERROR"])
+            ),
+            log_format=env.str("LOG_FORMAT", "json", validate=validate.OneOf(["json", "console"])),
         )
 
 

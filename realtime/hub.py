@@ -10,18 +10,16 @@ Two threads (greenlets under gevent), started with the first socket and so after
 touches the database; the other fills gaps, sends heartbeats and closes the sockets of those who may not listen any more.
 """
 
-import random
 import threading
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cache
-from typing import Any, NamedTuple
-from uuid import UUID, uuid4
+from typing import NamedTuple
+from uuid import UUID
 
 import structlog
-from redis import Redis, RedisError
-from redis.client import PubSub
+from redis import Redis
 
 from models.access.entry import Access
 from models.database import transaction
@@ -30,10 +28,11 @@ from models.queries import activity
 from models.settings import settings
 from models.tables import ActivityLog
 from realtime import messages
-from realtime.channels import Entry, Position, standing, team_channel, team_of
+from realtime.channels import Entry, Position, standing
 from realtime.connection import Connection
 from realtime.messages import NO_SENDER, CloseCode, Envelope
 from realtime.publisher import connect
+from realtime.subscription import Subscription
 from realtime.transport import text_frame
 
 log = structlog.get_logger("realtime.hub")
@@ -42,13 +41,12 @@ MOST_REPLAYED = 1000
 """Events; who is further behind refetches over REST."""
 PAGE = 200
 """Rows of the log read at once."""
-CHECK_S = 0.75
+CHECK_S = 0.5
 """How often rights and heads are checked: a revoked member's socket is closed within a second."""
 TICK_S = 0.25
 """How late a heartbeat may be."""
 SUBSCRIPTION_WAIT_S = 1.0
 CLOSING_WAIT_S = 2.0
-SHORTEST_PAUSE_S, LONGEST_PAUSE_S = 0.05, 2.0
 
 
 @dataclass(eq=False, slots=True)
@@ -97,12 +95,11 @@ class Channel:
 
 class Hub:
     def __init__(self, redis: Redis) -> None:
-        self._redis = redis
         self._lock = threading.Lock()  # nothing waits or does I/O under it
         self._channels: dict[UUID, Channel] = {}
         self._behind: dict[UUID, None] = {}  # a set that keeps its order, so that every team has its turn
         self._gap_seen = threading.Event()
-        self._following = _Following(self, redis)
+        self._subscription = Subscription(redis, self)
         self._started = False
 
     def join(
@@ -123,7 +120,7 @@ class Hub:
             )
             channel.subscribers.add(subscriber)
             self._start()
-        if not channel.subscribed.is_set() and self._following.refresh():
+        if not channel.subscribed.is_set() and self._subscription.refresh():
             channel.subscribed.wait(SUBSCRIPTION_WAIT_S)
         return subscriber
 
@@ -209,7 +206,7 @@ class Hub:
     def _start(self) -> None:
         if not self._started:
             self._started = True
-            threading.Thread(target=self._following.run, name="hub-redis", daemon=True).start()
+            threading.Thread(target=self._subscription.run, name="hub-redis", daemon=True).start()
             threading.Thread(target=self._watch, name="hub-watch", daemon=True).start()
 
     def _fan_out(self, channel: Channel, frame: bytes, sender: UUID) -> None:
@@ -337,73 +334,6 @@ class _Behind(NamedTuple):
 def _read(team_id: UUID, seq: int) -> list[ActivityLog]:
     with transaction() as session:
         return activity.after(session, team_id, seq, PAGE)
-
-
-class _Following:
-    """The process's subscription. Only its own thread touches the Redis connection; others ask it to `refresh`."""
-
-    def __init__(self, hub: Hub, redis: Redis) -> None:
-        self._hub = hub
-        self._redis = redis
-        self._own_channel = f"process:{uuid4()}".encode()
-        self._requested: set[UUID] = set()
-        self._confirmed: set[UUID] = set()
-        self._pause = SHORTEST_PAUSE_S
-
-    def refresh(self) -> bool:
-        """Has the subscriptions compared with the hub's teams at once; False while Redis is away."""
-        try:
-            self._redis.publish(self._own_channel, b"")
-        except RedisError:
-            return False
-        return True
-
-    def run(self) -> None:
-        """Follows Redis for ever, and comes back to it with growing pauses."""
-        while True:
-            try:
-                with self._redis.pubsub() as pubsub:  # type: ignore[no-untyped-call]
-                    self._follow(pubsub)
-            except Exception as error:  # noqa: BLE001  whatever it is, the process must listen again
-                if self._pause == SHORTEST_PAUSE_S:
-                    log.warning("subscription lost; events come from the log", error=repr(error))
-            self._hub.lost_redis()
-            time.sleep(self._pause * random.uniform(0.5, 1))  # noqa: S311  spreads the processes' attempts
-            self._pause = min(2 * self._pause, LONGEST_PAUSE_S)
-
-    def _follow(self, pubsub: PubSub) -> None:
-        self._requested, self._confirmed = set(), set()
-        pubsub.subscribe(self._own_channel)
-        while True:
-            received = pubsub.get_message(timeout=1)
-            if received is None or received["channel"] == self._own_channel:
-                self._subscribe(pubsub)
-            else:
-                self._take(received)
-
-    def _subscribe(self, pubsub: PubSub) -> None:
-        """Makes the subscriptions those of the hub's teams."""
-        self._pause = SHORTEST_PAUSE_S
-        wanted = self._hub.team_ids()
-        if new := wanted - self._requested:
-            pubsub.subscribe(*map(team_channel, new))
-        if gone := self._requested - wanted:
-            pubsub.unsubscribe(*map(team_channel, gone))  # type: ignore[no-untyped-call]
-        self._requested = wanted
-        self._confirmed &= wanted
-        self._hub.subscribed(self._confirmed & self._hub.unsubscribed_team_ids())
-
-    def _take(self, received: dict[str, Any]) -> None:
-        """One message or confirmation; whatever is wrong with it, the next one is read."""
-        try:
-            team_id = team_of(received["channel"])
-            if received["type"] == "message":
-                self._hub.receive(team_id, received["data"])
-            elif received["type"] == "subscribe":
-                self._confirmed.add(team_id)
-                self._hub.subscribed([team_id])
-        except Exception:
-            log.exception("message dropped", channel=received["channel"])
 
 
 @cache

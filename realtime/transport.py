@@ -60,6 +60,10 @@ class Transport:
         server.connected = False  # flask-sock would say goodbye a second time
         self._socket: socket.socket = server.sock
         self._socket.settimeout(SEND_TIMEOUT_S)
+        with suppress(OSError):  # no TCP
+            self._socket.setsockopt(
+                socket.IPPROTO_TCP, socket.TCP_NODELAY, 1
+            )  # else a frame waits 40 ms for an ACK
         self._protocol: WSConnection = server.ws
         self._goodbye_read = False
 

@@ -1,4 +1,4 @@
-from marshmallow import fields, validate
+from marshmallow import fields
 
 from api.schemas.base import PageQuery, Schema, Text, Time
 
@@ -22,7 +22,7 @@ class ActivitySchema(Schema):
 
 class ActivityQuery(PageQuery):
     action = fields.List(
-        fields.String(validate=validate.Length(1, 100)),
+        Text(maximum=100),
         load_default=(),
         metadata={"description": "One action, or several by repeating the parameter."},
     )

@@ -1,5 +1,7 @@
 """What every schema stands on: strict bodies, and fields that refuse what a column can't hold."""
 
+import re
+from datetime import UTC
 from functools import cache
 from typing import Any
 
@@ -7,8 +9,10 @@ from marshmallow import RAISE, ValidationError, fields, validate
 from marshmallow import Schema as MarshmallowSchema
 
 from models import json_text
+from models.access.emails import normalize_email
 
 BIGINT_MAXIMUM = 2**63 - 1
+LONGEST_EMAIL = 320
 
 
 class Schema(MarshmallowSchema):
@@ -34,12 +38,14 @@ class Text(fields.String):
 
 class Email(fields.Email):
     def __init__(self, **kwargs: Any) -> None:
-        super().__init__(validate=validate.Length(max=320), **kwargs)
+        super().__init__(validate=validate.Length(max=LONGEST_EMAIL), **kwargs)
 
     def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> Any:
         text = super()._deserialize(value, attr, data, **kwargs)
         if problem := json_text.problem_with_text(text):
             raise ValidationError(problem)
+        if len(normalize_email(text)) > LONGEST_EMAIL:  # one character can normalise to eighteen
+            raise ValidationError(f"Longer than maximum length {LONGEST_EMAIL}.")
         return text
 
 
@@ -67,18 +73,33 @@ class JsonValue(fields.Raw):
 
 
 class Time(fields.AwareDateTime):
-    """RFC 3339 with an offset; shown in UTC with a Z."""
+    """RFC 3339 with an offset; read into UTC and shown in UTC with a Z."""
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(format="iso", **kwargs)
+
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> Any:
+        try:
+            return super()._deserialize(value, attr, data, **kwargs).astimezone(UTC)
+        except OverflowError as error:  # within a day of the years that UTC has here, 1 to 9999
+            raise self.make_error("invalid", input=value, obj_type=self.OBJ_TYPE) from error
 
     def _serialize(self, value: Any, attr: str | None, obj: Any, **kwargs: Any) -> Any:
         text = super()._serialize(value, attr, obj, **kwargs)
         return text.replace("+00:00", "Z") if isinstance(text, str) else text
 
 
+class QueryInteger(fields.Integer):
+    """Decimal digits, and nothing else that `int` would take: neither "1_0" nor " 10 "."""
+
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> Any:
+        if not re.fullmatch(r"-?[0-9]{1,18}", str(value)):
+            raise self.make_error("invalid", input=value)
+        return super()._deserialize(value, attr, data, **kwargs)
+
+
 class PageQuery(Schema):
-    limit = fields.Integer(
+    limit = QueryInteger(
         load_default=50, validate=validate.Range(1, 200), metadata={"description": "Rows a page."}
     )
     cursor = fields.String(load_default=None, metadata={"description": "`next_cursor` of the page before."})

@@ -2,7 +2,7 @@ from typing import Any
 
 from marshmallow import ValidationError, fields, post_load, validate, validates_schema
 
-from api.schemas.base import Integer, PageQuery, Schema, Text, Time
+from api.schemas.base import Integer, PageQuery, QueryInteger, Schema, Text, Time
 from models.operations.usage import UsageEvent
 from models.tables.usage import Metric
 
@@ -60,8 +60,8 @@ class DaysQuery(PageQuery):
 
 
 class MonthQuery(Schema):
-    year = fields.Integer(required=True, validate=validate.Range(2000, 9998))
-    month = fields.Integer(required=True, validate=validate.Range(1, 12))
+    year = QueryInteger(required=True, validate=validate.Range(2000, 9998))
+    month = QueryInteger(required=True, validate=validate.Range(1, 12))
 
 
 class MonthSchema(CountersSchema):

@@ -55,18 +55,27 @@ CREATE FUNCTION uuid7() RETURNS uuid LANGUAGE sql VOLATILE PARALLEL SAFE AS $$
 $$
 """
 
-# One partition a month, named by it. Made ahead by a job; what falls outside lands in the default one, never nowhere.
+# One partition a month, named by it. Made ahead by a job; what falls outside lands in the default one, never nowhere, and
+# moves when its month is made: a partition can't be added while the default one holds its rows.
 ENSURE_PARTITIONS = """
 CREATE FUNCTION ensure_activity_partitions(first_day date, months int) RETURNS void LANGUAGE plpgsql AS $$
 DECLARE
   month date := date_trunc('month', first_day)::date;
   name text;
+  starts timestamptz;
+  ends timestamptz;
 BEGIN
+  PERFORM pg_advisory_xact_lock(4117031978);  -- one maker at a time; another finds the tables made
   FOR i IN 1..months LOOP
     name := to_char(month, '"activity_logs_y"YYYY"m"MM');
     IF to_regclass(name) IS NULL THEN
-      EXECUTE format('CREATE TABLE %I PARTITION OF activity_logs FOR VALUES FROM (%L) TO (%L)', name,
-                     month::timestamp AT TIME ZONE 'UTC', (month + interval '1 month') AT TIME ZONE 'UTC');
+      starts := month::timestamp AT TIME ZONE 'UTC';
+      ends := (month + interval '1 month') AT TIME ZONE 'UTC';
+      EXECUTE format('CREATE TABLE %I (LIKE activity_logs INCLUDING DEFAULTS INCLUDING CONSTRAINTS)', name);
+      LOCK TABLE activity_logs_default IN ACCESS EXCLUSIVE MODE;  -- nothing lands in it between the move and the end
+      EXECUTE format('WITH moved AS (DELETE FROM activity_logs_default WHERE created_at >= %L AND created_at < %L RETURNING *)
+                      INSERT INTO %I SELECT * FROM moved', starts, ends, name);
+      EXECUTE format('ALTER TABLE activity_logs ATTACH PARTITION %I FOR VALUES FROM (%L) TO (%L)', name, starts, ends);
     END IF;
     month := (month + interval '1 month')::date;
   END LOOP;

@@ -21,7 +21,7 @@ class Credential:
     @property
     def hash(self) -> bytes:
         """SHA-256 of the secret, as stored; Unauthenticated if it can't be a token at all."""
-        if not self.secret or len(self.secret) > MAXIMUM_LENGTH:
+        if not self.secret or len(self.secret) > MAXIMUM_LENGTH or not self.secret.isascii():
             raise Unauthenticated("The credential is not a token of this service.")
         return hash_secret(self.secret)
 

@@ -22,7 +22,7 @@ def hash_password(password: str) -> str:
 def verify_password(stored: str | None, password: str) -> bool:
     """Whether the password is the one stored. Without a stored hash it takes as long and says no."""
     try:
-        return _hasher.verify(stored or _nobodys_hash(), password) and stored is not None
+        return _hasher.verify(stored or _nobodys_hash(), password) and bool(stored)
     except (VerificationError, InvalidHashError):
         return False
 

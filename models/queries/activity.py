@@ -6,7 +6,8 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Text, cast, or_, select
+from sqlalchemy import ColumnElement, Text, cast, exists, func, or_, select
+from sqlalchemy.dialects.postgresql import ARRAY, JSONPATH
 from sqlalchemy.orm import Session, aliased
 
 from models.access.entry import Access
@@ -16,6 +17,8 @@ from models.tables import ActivityHead, ActivityLog, User
 
 Actor = aliased(User, name="actor")
 Subject = aliased(User, name="subject")
+VALUES = 'strict $.** ? (@.type() != "object" && @.type() != "array")'
+"""Every value in the details, however deep."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +89,7 @@ def in_team(session: Session, access: Access, wanted: ActivityFilter, page: Page
         statement = statement.where(
             or_(
                 ActivityLog.resource_name.icontains(pattern, autoescape=True),
-                cast(ActivityLog.details, Text).icontains(pattern, autoescape=True),
+                _said_in_details(pattern),
                 ActivityLog.action.icontains(pattern, autoescape=True),
                 Actor.name.icontains(pattern, autoescape=True),
                 Subject.name.icontains(pattern, autoescape=True),
@@ -94,6 +97,13 @@ def in_team(session: Session, access: Access, wanted: ActivityFilter, page: Page
         )
     found = keyset(session, statement, page, ActivityLog.seq, descending=True)
     return Slice([ActivityView(*row) for row in found.items], found.next_key)
+
+
+def _said_in_details(pattern: str) -> ColumnElement[bool]:
+    """Whether any value of the details contains it: not the field names, which are the same in every row, nor JSON's escapes."""
+    value = func.jsonb_path_query(ActivityLog.details, cast(VALUES, JSONPATH)).column_valued("value")
+    as_text = value.op("#>>", return_type=Text())(cast([], ARRAY(Text)))
+    return exists().where(as_text.icontains(pattern, autoescape=True))
 
 
 def after(session: Session, team_id: UUID, seq: int, limit: int) -> list[ActivityLog]:
@@ -110,4 +120,4 @@ def after(session: Session, team_id: UUID, seq: int, limit: int) -> list[Activit
 def heads(session: Session, team_ids: Sequence[UUID]) -> dict[UUID, int]:
     """The last `seq` of each team's log."""
     statement = select(ActivityHead.team_id, ActivityHead.seq).where(ActivityHead.team_id.in_(team_ids))
-    return dict(session.execute(statement).tuples().all())
+    return {row.team_id: row.seq for row in session.execute(statement)}

@@ -58,7 +58,7 @@ def keyset(
 def _parse(values: tuple[str, ...], columns: tuple[Any, ...]) -> list[Any]:
     parsers: dict[type, Callable[[str], Any]] = {
         UUID: UUID,
-        int: int,
+        int: _bigint,
         str: str,
         datetime: datetime.fromisoformat,
         date: date.fromisoformat,
@@ -71,6 +71,13 @@ def _parse(values: tuple[str, ...], columns: tuple[Any, ...]) -> list[Any]:
         ]
     except (ValueError, OverflowError, TypeError) as error:
         raise bad_cursor() from error
+
+
+def _bigint(value: str) -> int:
+    number = int(value)
+    if not -(2**63) <= number < 2**63:
+        raise OverflowError
+    return number
 
 
 def bad_cursor() -> Invalid:

@@ -8,7 +8,6 @@ from uuid import UUID
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
-from uuid_utils.compat import uuid7
 
 from models.database import transaction
 from models.errors import PermissionDenied
@@ -50,11 +49,10 @@ def depth(value: Any) -> int:
 def test_anything_is_either_a_message_or_malformed(received: str | bytes) -> None:
     try:
         message = messages.parse(received)
-    except MalformedMessage as refusal:
-        assert json.loads(messages.error(refusal))["data"]["code"] == "malformed_message"
-    else:
-        assert 0 < len(message.type) <= messages.LONGEST_TYPE
-        assert depth(message.data) <= messages.DEEPEST_DATA
+    except MalformedMessage:
+        return
+    assert 0 < len(message.type) <= messages.LONGEST_TYPE
+    assert depth(message.data) <= messages.DEEPEST_DATA
 
 
 @given(st.text(st.characters(codec="utf-8"), min_size=1, max_size=100), JSON_VALUES)
@@ -135,4 +133,4 @@ def test_an_event_has_the_same_bytes_from_the_drain_and_from_the_log(team: Team)
 
 
 def test_the_sender_of_an_unsent_envelope_is_nobody() -> None:
-    assert Envelope.unseal(Envelope(b"{}").seal()).sender == messages.NO_SENDER != uuid7()
+    assert Envelope.unseal(Envelope(b"{}").seal()).sender == messages.NO_SENDER

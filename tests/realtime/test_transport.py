@@ -26,7 +26,7 @@ def test_a_frame_is_read_as_it_was_written(payload: bytes) -> None:
 
 
 def test_frames_can_be_joined() -> None:
-    assert decode(text_frame(b"one") + encode_frame(Opcode.PONG, b"two") + text_frame("drei".encode())) == [
+    assert decode(text_frame(b"one") + encode_frame(Opcode.PONG, b"two") + text_frame(b"drei")) == [
         (Opcode.TEXT, "one"),
         (Opcode.PONG, b"two"),
         (Opcode.TEXT, "drei"),
