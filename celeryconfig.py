@@ -3,7 +3,7 @@ Celery's settings, each with its reason. A message is only a wake-up: what is to
 repeated or late message costs time and nothing else.
 """
 
-from kombu import Queue
+from kombu import Exchange, Queue
 
 from models.settings import settings
 
@@ -11,7 +11,10 @@ broker_url = settings().redis_url
 
 # Queues by kind of work, so that an operator can give each its own workers. A worker takes all of them by default.
 task_default_queue = "maintenance"
-task_queues = (Queue("outbox"), Queue("usage"), Queue("maintenance"))
+# Each with an exchange of its own: left out, all three would be bound to the default queue's.
+task_queues = tuple(
+    Queue(name, Exchange(name), routing_key=name) for name in ("outbox", "usage", "maintenance")
+)
 task_routes = {"outbox.*": {"queue": "outbox"}, "usage.*": {"queue": "usage"}}
 task_create_missing_queues = False  # a misspelt queue is an error, not a place where messages wait for ever
 
@@ -45,7 +48,7 @@ broker_pool_limit = 4
 broker_pool_acquire_timeout = 2
 
 # On SIGTERM a worker finishes what it is at; what outlasts this goes back to the broker.
-worker_soft_shutdown_timeout = 10.0
+worker_soft_shutdown_timeout = 5.0
 worker_enable_soft_shutdown_on_idle = True
 
 worker_concurrency = 3  # the drain keeps one process busy, and the fold must not wait for it

@@ -8,6 +8,7 @@ them). The exit code says nothing of the target, which is: `enter_team` at most 
 
 import argparse
 import asyncio
+import gc
 import hashlib
 import os
 import random
@@ -82,6 +83,7 @@ def main() -> None:
         begun = time.perf_counter()
         callers = Callers(size)
         callers.load()
+        gc.freeze()  # a web process does not hold that many objects for the collector to walk through
         print(
             f"{size.users:,} users, {size.teams:,} teams, {size.teams * size.members:,} memberships "
             f"loaded in {time.perf_counter() - begun:.0f} s; {size.rounds} rounds of {size.checks} checks a way"

@@ -4,7 +4,8 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from environs import Env, validate
+import limits
+from environs import Env, ValidationError, validate
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,8 +45,8 @@ class Settings:
             port=env.int("PORT", 8000, validate=validate.Range(1, 65535)),
             web_workers=env.int("WEB_WORKERS", 2, validate=validate.Range(1)),
             database_pool_size=env.int("DATABASE_POOL_SIZE", 20, validate=validate.Range(1)),
-            rate_limit_auth=env.str("RATE_LIMIT_AUTH", "30 per minute"),
-            rate_limit_api=env.str("RATE_LIMIT_API", "6000 per minute"),
+            rate_limit_auth=env.str("RATE_LIMIT_AUTH", "30 per minute", validate=_rate_limit),
+            rate_limit_api=env.str("RATE_LIMIT_API", "6000 per minute", validate=_rate_limit),
             trusted_proxies=env.int("TRUSTED_PROXIES", 0, validate=validate.Range(0)),
             session_days=env.int("SESSION_DAYS", 30, validate=validate.Range(1)),
             log_level=env.str(
@@ -53,6 +54,13 @@ class Settings:
             ),
             log_format=env.str("LOG_FORMAT", "json", validate=validate.OneOf(["json", "console"])),
         )
+
+
+def _rate_limit(value: str) -> None:
+    try:
+        limits.parse_many(value)
+    except ValueError as error:
+        raise ValidationError("must be like `30 per minute`") from error
 
 
 def sqlalchemy_url(url: str) -> str:

@@ -13,6 +13,7 @@ from models.access.emails import normalize_email
 
 BIGINT_MAXIMUM = 2**63 - 1
 LONGEST_EMAIL = 320
+RFC_3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d{1,9})?([Zz]|[+-]\d\d:\d\d)\Z", re.ASCII)
 
 
 class Schema(MarshmallowSchema):
@@ -80,8 +81,10 @@ class Time(fields.AwareDateTime):
 
     def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> Any:
         try:
-            return super()._deserialize(value, attr, data, **kwargs).astimezone(UTC)
-        except OverflowError as error:  # within a day of the years that UTC has here, 1 to 9999
+            if not RFC_3339.match(value):  # the library takes other notations too, and NUL at the end
+                raise ValidationError("Not a time of RFC 3339 with an offset, like 2026-01-31T12:00:00Z.")
+            return super()._deserialize(value.upper(), attr, data, **kwargs).astimezone(UTC)
+        except (TypeError, OverflowError) as error:  # no text, or in UTC outside the years 1 to 9999
             raise self.make_error("invalid", input=value, obj_type=self.OBJ_TYPE) from error
 
     def _serialize(self, value: Any, attr: str | None, obj: Any, **kwargs: Any) -> Any:

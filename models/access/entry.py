@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import TextClause, text
+from sqlalchemy import TextualSelect, column, text
 from sqlalchemy.orm import Session
 
 from models.access.actor import Actor, Origin
@@ -45,22 +45,37 @@ class Access:
             raise PermissionDenied(permission.value)
 
 
+def _statement(sql: str, *columns: str) -> TextualSelect:
+    """With its columns named, so that SQLAlchemy need not work out the shape of the result at each call."""
+    return text(sql).columns(*map(column, columns))
+
+
 # Textual on purpose: composing the same statement from Core constructs costs more than PostgreSQL needs to answer it
-# (benchmarks/permission_check.py). The role's permissions come as one string, which is cheaper than an array to decode.
-SIGN_IN = text("""
-SELECT s.id AS session_id, s.user_id, s.expires_at, s.last_used_at, now() AS now
-FROM sessions s
-WHERE s.token_hash = :token_hash
-""")
-ENTER_TEAM = text("""
-SELECT s.id AS session_id, s.user_id, s.expires_at, s.last_used_at, now() AS now, m.role, t.owner_id,
+# (benchmarks/permission_check.py). Each column costs too, a time more than most: so comparisons are PostgreSQL's, and
+# the role's permissions come as one string.
+_SESSION = f"""
+s.id, s.user_id, s.expires_at <= now(), s.last_used_at < now() - interval '{LAST_USED_RESOLUTION.total_seconds()} s'
+"""
+_SESSION_COLUMNS = ("session_id", "user_id", "expired", "touch")
+SIGN_IN = _statement(
+    f"SELECT {_SESSION} FROM sessions s WHERE s.token_hash = :token_hash",  # noqa: S608  made of constants alone
+    *_SESSION_COLUMNS,
+)
+ENTER_TEAM = _statement(
+    f"""
+SELECT {_SESSION}, m.role, t.owner_id = s.user_id,
        (SELECT string_agg(p.resource || ':' || p.action, ' ') FROM permissions p
-        WHERE p.role = m.role AND p.allowed AND (p.team_id IS NULL OR p.team_id = m.team_id)) AS permissions
+        WHERE p.role = m.role AND p.allowed AND (p.team_id IS NULL OR p.team_id = m.team_id))
 FROM sessions s
 LEFT JOIN (team_members m JOIN teams t ON t.id = m.team_id AND t.deleted_at IS NULL)
   ON m.user_id = s.user_id AND m.team_id = :team_id
 WHERE s.token_hash = :token_hash
-""")
+""",  # noqa: S608
+    *_SESSION_COLUMNS,
+    "role",
+    "is_owner",
+    "permissions",
+)
 TOUCH_SESSION = text("""
 UPDATE sessions SET last_used_at = now()
 WHERE id = (SELECT id FROM sessions WHERE id = :session_id AND last_used_at < :before FOR UPDATE SKIP LOCKED)
@@ -89,7 +104,7 @@ def enter_team(
         team_id=team_id,
         user_id=row.user_id,
         role=row.role,
-        is_owner=row.owner_id == row.user_id,
+        is_owner=row.is_owner,
         permissions=frozenset((row.permissions or "").split()),
         session_id=row.session_id,
         origin=credential.origin,
@@ -113,14 +128,14 @@ def enter_new_team(actor: Actor, team_id: UUID, role: str) -> Access:
 
 
 def _authenticated_row(
-    session: Session, statement: TextClause, credential: Credential, parameters: dict[str, Any]
+    session: Session, statement: TextualSelect, credential: Credential, parameters: dict[str, Any]
 ) -> Any:
     row = session.connection().execute(statement, {"token_hash": credential.hash, **parameters}).one_or_none()
     if row is None:
         raise Unauthenticated("The credential is unknown or has been revoked; sign in again.")
-    if row.expires_at <= row.now:
+    if row.expired:
         raise Unauthenticated("The session has expired; sign in again.")
-    if row.now - row.last_used_at > LAST_USED_RESOLUTION:
+    if row.touch:
         _touch(session, row.session_id)
     return row
 

@@ -25,9 +25,7 @@ def person(app: Flask) -> Person:
 
 def rename(person: Person, name: str, then: Callable[[Any], None] = lambda _: None) -> None:
     with transaction() as session:
-        session.execute(
-            text("UPDATE users SET name = :name WHERE id = :id"), {"name": name, "id": person.id}
-        )
+        session.execute(text("UPDATE users SET name = :name WHERE id = :id"), {"name": name, "id": person.id})
         then(session)
 
 
@@ -81,9 +79,7 @@ def test_what_raises_leaves_nothing(
 def test_a_constraint_that_speaks_at_the_commit_is_translated_too(team: TeamSetting) -> None:
     def leave() -> None:
         with transaction() as session:
-            session.execute(
-                text("DELETE FROM team_members WHERE user_id = :id"), {"id": team.owner.id}
-            )
+            session.execute(text("DELETE FROM team_members WHERE user_id = :id"), {"id": team.owner.id})
 
     with pytest.raises(Conflict, match="transfer the ownership first"):
         leave()
@@ -189,3 +185,19 @@ def test_an_error_shows_the_statement_and_not_what_people_wrote(person: Person) 
         )
     assert "UPDATE users" in str(raised.value)
     assert "my secret name" not in str(raised.value)
+
+
+def test_connections_that_a_restart_cut_are_replaced_unseen() -> None:
+    with transaction() as first, transaction() as second:
+        pids = [session.scalar(text("SELECT pg_backend_pid()")) for session in (first, second)]
+    with transaction() as session:
+        session.execute(
+            text(
+                "SELECT pg_terminate_backend(pid, 5000) FROM unnest(CAST(:pids AS int[])) AS pid"
+                " WHERE pid <> pg_backend_pid()"
+            ),
+            {"pids": pids},
+        )
+    for _ in range(2):
+        with transaction() as one, transaction() as other:
+            assert [session.scalar(text("SELECT 1")) for session in (one, other)] == [1, 1]

@@ -72,9 +72,7 @@ def test_each_permission_is_granted_or_refused_by_name(team: TeamSetting) -> Non
             assert refused.value.missing == ("owner" if permission in OWNER_ONLY else permission.value)
 
 
-@pytest.mark.parametrize(
-    "secret", ["", "ahq_unknown", "x" * 201, "schlüssel", "\ud800", "\x00"], ids=ascii
-)
+@pytest.mark.parametrize("secret", ["", "ahq_unknown", "x" * 201, "schlüssel", "\ud800", "\x00"], ids=ascii)
 def test_what_is_no_credential_is_unauthenticated(team: TeamSetting, secret: str) -> None:
     def knock(secret: str) -> None:
         with transaction() as session:

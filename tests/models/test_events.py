@@ -49,9 +49,7 @@ class Scene:
 
     @property
     def workspace(self) -> Workspace:
-        return workspace_queries.get(
-            self.session, self.access, self.setting.workspace_id, for_update=True
-        )
+        return workspace_queries.get(self.session, self.access, self.setting.workspace_id, for_update=True)
 
     @property
     def task(self) -> Task:
@@ -192,9 +190,9 @@ CASES = [
     ),
     Case(
         "task_created",
-        lambda scene: tasks.create(
-            *scene.args, scene.workspace, title="Read", assignee_id=scene.setting.member.id
-        ).id,
+        lambda scene: (
+            tasks.create(*scene.args, scene.workspace, title="Read", assignee_id=scene.setting.member.id).id
+        ),
         lambda scene: {
             "workspace_id": str(scene.setting.workspace_id),
             "title": "Read",
@@ -317,9 +315,7 @@ def test_a_team_begins_with_the_event_of_its_making(app: Flask) -> None:
 UNCHANGED: dict[str, Callable[[Scene], Any]] = {
     "team": lambda scene: teams.update(*scene.args, scene.team, name="Design"),
     "plan": lambda scene: teams.change_plan(*scene.args, scene.team, plan="pro"),
-    "role": lambda scene: members.change_role(
-        *scene.args, scene.team, scene.member("viewer"), role="viewer"
-    ),
+    "role": lambda scene: members.change_role(*scene.args, scene.team, scene.member("viewer"), role="viewer"),
     "workspace": lambda scene: workspaces.update(
         *scene.args, scene.workspace, name="Research", description=None
     ),

@@ -23,7 +23,9 @@ def new_request(**values: object) -> IdempotentRequest:
     return IdempotentRequest(**{"scope": uuid7().bytes, "key": "k", "fingerprint": b"f", **values})  # type: ignore[arg-type]
 
 
-def keep(session: Session, request: IdempotentRequest, body: bytes | None = b"{}", made: UUID | None = None) -> None:
+def keep(
+    session: Session, request: IdempotentRequest, body: bytes | None = b"{}", made: UUID | None = None
+) -> None:
     kept = IdempotencyKey(
         scope=request.scope,
         key=request.key,

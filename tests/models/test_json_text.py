@@ -116,5 +116,8 @@ def test_what_is_no_json_says_why(broken: str | bytes, reason: str) -> None:
 def test_dumps_is_compact_and_knows_uuids() -> None:
     made = UUID("01234567-89ab-7def-8123-456789abcdef")
     assert json_text.dumps({"a": [1, made], "é": None}) == f'{{"a":[1,"{made}"],"é":null}}'
-    assert json.loads(json_text.dumps({"a": [2**70, made], "é": None})) == {"a": [2**70, str(made)], "é": None}
+    assert json.loads(json_text.dumps({"a": [2**70, made], "é": None})) == {
+        "a": [2**70, str(made)],
+        "é": None,
+    }
     assert json_text.dumps({"a\ud800": 1}) == '{"a\\ud800":1}'

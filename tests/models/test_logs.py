@@ -81,7 +81,13 @@ ROADS: dict[str, Callable[[], object]] = {
     "in a field": lambda: structured().info("signed in", given=f"Bearer {TOKEN}"),
     "by a field's name": lambda: structured().info("x", password=SECRET, new_password=SECRET),
     "by other names": lambda: structured().info(
-        "x", Authorization=SECRET, api_key=SECRET, apikey=SECRET, cookie=SECRET, client_secret=SECRET, ticket=SECRET
+        "x",
+        Authorization=SECRET,
+        api_key=SECRET,
+        apikey=SECRET,
+        cookie=SECRET,
+        client_secret=SECRET,
+        ticket=SECRET,
     ),
     "in a nested dict": lambda: structured().info("x", body={"a": [{"password": SECRET, "t": TOKEN}]}),
     "under a nested secret name": lambda: structured().info("x", body={"tokens": {"first": SECRET}}),
@@ -122,7 +128,14 @@ def test_no_secret_arrives(log: Callable[[], object], road: Road) -> None:
 def test_what_is_no_secret_arrives_whole(road: Road) -> None:
     team = UUID("01234567-89ab-7def-8123-456789abcdef")
     structured().info(
-        "request", status=200, ms=1.5, ok=True, none=None, team=team, url="http://host:80/a?b=c", body={"a": [1]}
+        "request",
+        status=200,
+        ms=1.5,
+        ok=True,
+        none=None,
+        team=team,
+        url="http://host:80/a?b=c",
+        body={"a": [1]},
     )
     line = road.line
     assert line.pop("timestamp").endswith("Z")
@@ -141,7 +154,9 @@ def test_what_is_no_secret_arrives_whole(road: Road) -> None:
 
 
 def test_a_scrubbed_line_keeps_the_rest(road: Road) -> None:
-    structured().info("x", url=f"redis://user:{SECRET}@host:6379/0", path=f"/ws/1?token={SECRET}&a=b", password="p")
+    structured().info(
+        "x", url=f"redis://user:{SECRET}@host:6379/0", path=f"/ws/1?token={SECRET}&a=b", password="p"
+    )
     line = road.line
     assert (line["url"], line["path"], line["password"]) == (
         f"redis://{SCRUBBED}@host:6379/0",
@@ -176,7 +191,9 @@ try:
 except ValueError:
     log.exception("failed")
 """
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=30)
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=30
+    )
     assert "shown" in done.stderr
     assert "ValueError" in done.stderr
     assert TOKEN not in done.stderr

@@ -147,9 +147,7 @@ def test_a_team_that_another_drainer_holds_is_passed_over(app: Flask, quiet: Tea
     happen(quiet, 2)
     happen(other, 3)
     with engine().connect() as holder, holder.begin():
-        holder.execute(
-            text("SELECT FROM activity_heads WHERE team_id = :id FOR UPDATE"), {"id": quiet.id}
-        )
+        holder.execute(text("SELECT FROM activity_heads WHERE team_id = :id FOR UPDATE"), {"id": quiet.id})
         assert drain() == 3
         assert state_of(quiet)[0] == 2
     assert drain() == 2

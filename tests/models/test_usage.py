@@ -260,9 +260,7 @@ def test_a_count_shares_the_fate_of_its_transaction(bare_team: TeamSetting) -> N
     for _ in range(2):
         with transaction() as session:
             access = bare_team.owner.enter(session, bare_team.id)
-            usage.count(
-                session, access, {Metric.tasks_created: 1, Metric.llm_tokens_used: 0}, key="a task"
-            )
+            usage.count(session, access, {Metric.tasks_created: 1, Metric.llm_tokens_used: 0}, key="a task")
     assert total(bare_team).tasks_created == 1
 
 
