@@ -3,3 +3,90 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
+from typing import Any
+
+import psycopg
+from sqlalchemy import Engine, create_engine, event
+from sqlalchemy.exc import DBAPIError, IntegrityError, InvalidatePoolError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+from sqlalchemy.orm import Session
+
+from models import json_text
+from models.errors import Unavailable, for_constraint
+from models.settings import settings
+
+# A statement or a lock that takes longer than this is a fault, not a wait: it ends itself instead of holding others up.
+SESSION_OPTIONS = "-c statement_timeout=30000 -c lock_timeout=5000 -c idle_in_transaction_session_timeout=60000 -c timezone=UTC"
+
+
+@cache
+def engine() -> Engine:
+    """This process's engine; made on first use, so after a fork and after gevent's patches."""
+    made = create_engine(
+        settings().database_url,
+        pool_size=settings().database_pool_size,
+        max_overflow=0,
+        pool_timeout=5,
+        pool_use_lifo=True,
+        json_serializer=json_text.dumps,
+        json_deserializer=json_text.loads,
+        hide_parameters=True,  # an error's text goes to the log, and parameters carry what people wrote
+        connect_args={"options": SESSION_OPTIONS, "connect_timeout": 5},
+    )
+    event.listen(made, "checkout", refuse_dead_connection)
+    return made
+
+
+def refuse_dead_connection(connection: psycopg.Connection[Any], *_: Any) -> None:
+    """
+    After a restart of the database every pooled connection is dead. libpq sees that without a round trip (the pre-ping of
+    the pool would cost one per request), and the pool then replaces them all.
+    """
+    try:
+        connection.pgconn.consume_input()
+    except psycopg.OperationalError as error:
+        raise InvalidatePoolError from error
+
+
+def forget_engine() -> None:
+    """Drops the engine a fork inherited, without closing the parent's connections."""
+    if engine.cache_info().currsize:
+        engine().dispose(close=False)
+    engine.cache_clear()
+
+
+@contextmanager
+def transaction() -> Iterator[Session]:
+    """
+    One transaction: commits when the block ends, rolls back when it raises.
+
+    A violated constraint leaves as the domain error that it stands for; a database that can't be reached as Unavailable.
+    """
+    session = Session(engine(), expire_on_commit=False)
+    try:
+        yield session
+        session.commit()
+    except IntegrityError as error:
+        session.rollback()
+        if domain_error := for_constraint(violated_constraint(error)):
+            raise domain_error from error
+        raise
+    except PoolTimeout as error:
+        session.rollback()
+        raise Unavailable("All database connections are busy; try again shortly.") from error
+    except DBAPIError as error:
+        session.rollback()
+        if error.connection_invalidated or isinstance(
+            error.orig, (psycopg.OperationalError, psycopg.InterfaceError)
+        ):
+            raise Unavailable("The database can't be reached or is overloaded; try again shortly.") from error
+        raise
+    except BaseException:
+        session.rollback()
+        raise
+    finally:
+        session.close()
+
+
+def violated_constraint(error: IntegrityError) -> str | None:
+    return error.orig.diag.constraint_name if isinstance(error.orig, psycopg.Error) else None

@@ -58,9 +58,28 @@ def server_15() -> Iterator[str]:
     if user:
         shutil.chown(directory, user, pwd.getpwnam(user).pw_gid)
     cluster = directory / "cluster"
-    initdb = [POSTGRESQL_15 / "initdb", "-D", cluster, "-U", "postgres", "-A", "trust", "-E", "UTF8"]
+    initdb: list[str | Path] = [
+        POSTGRESQL_15 / "initdb",
+        "-D",
+        cluster,
+        "-U",
+        "postgres",
+        "-A",
+        "trust",
+        "-E",
+        "UTF8",
+    ]
     subprocess.run([*initdb, "--locale=C", "--no-sync"], user=user, check=True, capture_output=True, cwd="/")
-    options = ["-k", directory, "-c", "listen_addresses=", "-c", "fsync=off", "-c", "max_connections=50"]
+    options: list[str | Path] = [
+        "-k",
+        directory,
+        "-c",
+        "listen_addresses=",
+        "-c",
+        "fsync=off",
+        "-c",
+        "max_connections=50",
+    ]
     with (directory / "log").open("wb") as log:
         server = subprocess.Popen(
             [POSTGRESQL_15 / "postgres", "-D", cluster, *options], user=user, cwd="/", stdout=log, stderr=log

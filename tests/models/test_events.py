@@ -23,7 +23,8 @@ from models.queries import activity as log
 from models.queries import members as member_queries
 from models.queries import tasks as task_queries
 from models.queries import teams as team_queries
-from models.queries import users, workspaces as workspace_queries
+from models.queries import users
+from models.queries import workspaces as workspace_queries
 from models.queries.activity import ActivityFilter
 from models.queries.paging import Page
 from models.tables import Task, Team, TeamMember, Workspace
@@ -396,7 +397,7 @@ def test_a_type_that_is_declared_twice_fails_at_import() -> None:
 
 def test_a_sentence_uses_no_field_that_its_event_lacks() -> None:
     for declared in CATALOGUE.values():
-        known = {"actor", "resource", *declared.__dataclass_fields__}  # type: ignore[attr-defined]
+        known = {"actor", "resource", *declared.__dataclass_fields__}
         declared.sentence.format(**dict.fromkeys(known, "x"))
         assert declared.id_field in known
 

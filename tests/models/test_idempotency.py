@@ -139,7 +139,7 @@ def expire_when_asked(_: IdempotentRequest) -> None:
 
 
 def expire_by_job(_: IdempotentRequest) -> None:
-    for _ in range(2):
+    for _again in range(2):
         with transaction() as session:
             idempotency.expire(session)
 

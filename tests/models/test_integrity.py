@@ -1,6 +1,5 @@
 """What the database refuses by itself, whatever Python forgets: each case beside the same statement that it takes."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 from uuid import RFC_4122
@@ -33,8 +32,8 @@ class Setting:
 
 
 @pytest.fixture(scope="module")
-def setting(app: Flask) -> Iterator[Setting]:
-    yield Setting(make_team(app), make_team(app))
+def setting(app: Flask) -> Setting:
+    return Setting(make_team(app), make_team(app))
 
 
 def violated(*statements: tuple[str, dict[str, Any]]) -> str | None:

@@ -1,4 +1,5 @@
 import json
+import re
 from typing import Any
 from uuid import UUID
 
@@ -40,7 +41,7 @@ def nested_objects(depth: int) -> Any:
         ([{"a": ["\x00"]}], False),
         ("\ud7ff\ue000", True),
         ("\ud800", False),
-        ("\udfff", False),
+        (["\udfff"], False),
         ("\U0001f600", True),
         ({"\udc00": 1}, False),
         (1.7e308, True),
@@ -55,7 +56,7 @@ def nested_objects(depth: int) -> Any:
     ],
     ids=lambda value: ascii(value)[:40],
 )
-def test_what_can_be_kept(value: Any, good: bool) -> None:  # noqa: FBT001
+def test_what_can_be_kept(value: Any, good: bool) -> None:
     problem = problem_with(value)
     assert (problem is None) is good
     if good:
@@ -75,7 +76,7 @@ def test_a_hundred_thousand_values_are_checked() -> None:
 
 
 @pytest.mark.parametrize(("value", "good"), [("", True), ("a\nb", True), ("\x00", False), ("\udead", False)])
-def test_text_that_can_be_kept(value: str, good: bool) -> None:  # noqa: FBT001
+def test_text_that_can_be_kept(value: str, good: bool) -> None:
     assert (problem_with_text(value) is None) is good
 
 
@@ -107,9 +108,8 @@ def test_integers_stay_exact(number: int) -> None:
     ids=lambda value: str(value)[:20],
 )
 def test_what_is_no_json_says_why(broken: str | bytes, reason: str) -> None:
-    with pytest.raises(ValueError, match=".") as refused:
+    with pytest.raises(ValueError, match=re.escape(reason)) as refused:
         json_text.loads(broken)
-    assert reason in str(refused.value)
     assert not isinstance(refused.value, json.JSONDecodeError | UnicodeDecodeError)
 
 

@@ -61,9 +61,13 @@ class Failure(Exception):
     pass
 
 
+def fail() -> None:
+    raise Failure(f"connecting with {TOKEN} to redis://user:{SECRET}@host/0")
+
+
 def raise_and_log(log: Callable[..., Any]) -> None:
     try:
-        raise Failure(f"connecting with {TOKEN} to redis://user:{SECRET}@host/0")
+        fail()
     except Failure:
         log("it failed")
 

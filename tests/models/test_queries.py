@@ -208,7 +208,7 @@ def test_a_newest_first_list_ends_though_rows_are_added(bare_team: TeamSetting) 
 @pytest.mark.parametrize("descending", [False, True])
 def test_ties_in_a_leading_column_lose_and_repeat_nothing(
     bare_team: TeamSetting,
-    descending: bool,  # noqa: FBT001
+    descending: bool,
 ) -> None:
     for _ in range(3):
         create_workspaces(bare_team, 5)  # of one transaction and so of one time

@@ -88,7 +88,7 @@ def test_a_hash_that_is_none_says_no(stored: str) -> None:
         ("kim@example.com", "k.im@example.com", False),
     ],
 )
-def test_two_spellings_of_an_address(one: str, other: str, same: bool) -> None:  # noqa: FBT001
+def test_two_spellings_of_an_address(one: str, other: str, same: bool) -> None:
     assert (normalize_email(one) == normalize_email(other)) is same
 
 

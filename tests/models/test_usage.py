@@ -168,7 +168,7 @@ def test_folding_twice_is_folding_once(bare_team: TeamSetting) -> None:
 @pytest.mark.parametrize("killed", [False, True], ids=["raise", "kill"])
 def test_a_fold_that_dies_before_its_commit_folds_nothing(
     bare_team: TeamSetting,
-    killed: bool,  # noqa: FBT001
+    killed: bool,
 ) -> None:
     fold()
     report(bare_team, tokens(5), tokens(6))

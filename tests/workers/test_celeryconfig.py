@@ -3,7 +3,6 @@
 import inspect
 import socket
 import time
-from types import ModuleType
 from typing import Any
 
 import pytest
@@ -16,21 +15,15 @@ from kombu.transport import redis as kombu_redis
 import celeryconfig
 from workers.app import app
 
-SETTINGS = {
-    name: value
-    for name, value in vars(celeryconfig).items()
-    if not name.startswith("_")
-    and not inspect.isclass(value)
-    and not inspect.isfunction(value)
-    and not isinstance(value, ModuleType)
-    and getattr(value, "__module__", None) != "models.settings"
-}
+IMPORTED = {"Exchange", "Queue", "settings"}
 
 
 def test_celery_knows_every_setting() -> None:
-    known = {name for name, _ in flatten(NAMESPACES)}
-    assert set(SETTINGS) - {"settings"} <= known
+    known = set(dict(flatten(NAMESPACES)))
     assert "task_acks_late" in known  # the names compare
+    names = {name for name in vars(celeryconfig) if not name.startswith("_")}
+    assert names - IMPORTED <= known
+    assert len(names - IMPORTED) > 20
 
 
 def test_kombu_reads_every_transport_option() -> None:
@@ -61,7 +54,7 @@ def test_nothing_waits_without_end_for_the_broker() -> None:
 def test_a_worker_keeps_trying_to_reach_the_broker() -> None:
     assert app.conf.broker_connection_retry
     assert app.conf.broker_connection_retry_on_startup
-    assert app.conf.broker_connection_max_retries is None
+    assert not app.conf.broker_connection_max_retries  # None and 0 stand for ever
 
 
 def test_results_are_not_kept() -> None:
@@ -73,7 +66,8 @@ def test_results_are_not_kept() -> None:
 def test_only_json_goes_over_the_wire_and_clocks_are_utc() -> None:
     assert app.conf.accept_content == ["json"]
     assert app.conf.task_serializer == "json"
-    assert (app.conf.timezone, app.conf.enable_utc) == ("UTC", True)
+    assert str(app.timezone) == "UTC"
+    assert app.conf.enable_utc
 
 
 def test_a_worker_that_is_told_to_stop_finishes_first() -> None:
@@ -110,12 +104,12 @@ def test_a_tick_that_nobody_took_does_not_pile_up() -> None:
 
 def fresh(url: str) -> Celery:
     publisher = Celery("test", config_source="celeryconfig", set_as_current=False)
-    publisher.conf.broker_url = url
+    publisher.conf.update(broker_url=url)
     return publisher
 
 
 @pytest.mark.parametrize("silent", [False, True], ids=["refusing", "silent"])
-def test_a_message_for_a_broker_that_is_away_fails_fast(silent: bool) -> None:  # noqa: FBT001
+def test_a_message_for_a_broker_that_is_away_fails_fast(silent: bool) -> None:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         if silent:
@@ -123,7 +117,7 @@ def test_a_message_for_a_broker_that_is_away_fails_fast(silent: bool) -> None:  
         publisher = fresh(f"redis://127.0.0.1:{listener.getsockname()[1]}/0")
         if silent:  # a whole second, for the test's sake; it must not be multiplied by hidden repeats
             options = publisher.conf.broker_transport_options
-            publisher.conf.broker_transport_options = options | {"socket_timeout": 1}
+            publisher.conf.update(broker_transport_options=options | {"socket_timeout": 1})
         for _ in range(2):
             started = time.monotonic()
             with pytest.raises(OperationalError):

@@ -17,6 +17,7 @@ import api.waker
 from models.database import transaction
 from models.events.catalogue import WorkspaceCreated
 from models.events.record import record
+from models.operations import activity
 from models.operations.activity import Projected
 from realtime.channels import team_channel
 from realtime.messages import Envelope, event
@@ -57,7 +58,7 @@ def waiting(team_id: UUID) -> int:
 @pytest.fixture
 def published(team: TeamSetting, redis: Redis) -> Iterator[Callable[[int], list[bytes]]]:
     """The next so many frames on the team's channel."""
-    with redis.pubsub(ignore_subscribe_messages=True) as pubsub:
+    with redis.pubsub(ignore_subscribe_messages=True) as pubsub:  # type: ignore[no-untyped-call]
         pubsub.subscribe(team_channel(team.id))
         pubsub.get_message(ignore_subscribe_messages=False, timeout=5)
 
@@ -139,14 +140,14 @@ def test_a_fall_before_the_commit_leaves_the_outbox_complete(
 ) -> None:
     before = len(numbers(team.id))
     happen(team, 2)
-    project = outbox.activity.project
+    project = activity.project
 
     def fall(*arguments: Any, **named: Any) -> Any:
         project(*arguments, **named)
         raise FellOver
 
     with monkeypatch.context() as patched:
-        patched.setattr(outbox.activity, "project", fall)
+        patched.setattr(activity, "project", fall)
         with pytest.raises(FellOver):
             outbox.drain()
     assert (len(numbers(team.id)), waiting(team.id)) == (before, 2)

@@ -127,7 +127,7 @@ def assert_complete(team: TeamSetting, about: list[UUID], program: Program) -> N
 def test_an_event_of_the_api_reaches_the_log_and_the_channel(
     team: TeamSetting, worker: Program, redis: Redis
 ) -> None:
-    with redis.pubsub(ignore_subscribe_messages=True) as pubsub:
+    with redis.pubsub(ignore_subscribe_messages=True) as pubsub:  # type: ignore[no-untyped-call]
         pubsub.subscribe(team_channel(team.id))
         pubsub.get_message(ignore_subscribe_messages=False, timeout=5)
         created = team.owner.post(f"{team.path}/workspaces", json={"name": "Lab"}).json
