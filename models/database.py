@@ -43,7 +43,8 @@ def refuse_dead_connection(connection: psycopg.Connection[Any], *_: Any) -> None
     the pool would cost one per request), and the pool then replaces them all.
     """
     try:
-        connection.pgconn.consume_input()
+        connection.pgconn.consume_input()  # may read the server's last words,
+        connection.pgconn.consume_input()  # and then sees that it is gone
     except psycopg.OperationalError as error:
         raise InvalidatePoolError from error
 
