@@ -33,7 +33,7 @@ def api_limit() -> str:
 
 limiter = Limiter(
     key_func=caller,
-    default_limits=[api_limit],
+    application_limits=[api_limit],  # over all routes together; a default limit would be one of each route
     strategy="sliding-window-counter",
     in_memory_fallback_enabled=True,
 )

@@ -151,6 +151,7 @@ class Supervisor:
                             "pidfile": self.data / "supervisord.pid"},
             "unix_http_server": {"file": self._control, "chmod": "0700"},
             "rpcinterface:supervisor": {"supervisor.rpcinterface_factory": "supervisor.rpcinterface:make_main_rpcinterface"},
+            "supervisorctl": {"serverurl": f"unix://{self._control}"},  # supervisorctl -c var/supervisord.conf status
         }  # fmt: skip
         for priority, (group, programs) in enumerate(self._groups.items(), start=1):
             if programs:

@@ -1,6 +1,6 @@
 """The engine of this process and `transaction()`, the only place that commits."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
 from typing import Any
@@ -87,6 +87,25 @@ def transaction() -> Iterator[Session]:
         raise
     finally:
         session.close()
+
+
+def fetch_row(session: Session, statement: str, parameters: Mapping[str, Any]) -> tuple[Any, ...] | None:
+    """
+    The statement's first row, asked of the driver itself: on the session's connection and in its transaction, but past
+    SQLAlchemy, whose layers cost more than PostgreSQL needs to answer. For what every request begins with, and no other.
+    """
+    connection = session.connection()
+    driver: Any = connection.connection.driver_connection
+    cursor = connection.info.get("cursor")
+    if cursor is None:  # kept with the connection: to make one costs a tenth of the whole
+        cursor = connection.info["cursor"] = driver.cursor()
+    try:
+        row: tuple[Any, ...] | None = cursor.execute(statement, parameters).fetchone()
+    except psycopg.Error as error:
+        if driver.closed:
+            connection.invalidate(error)  # or the rollback would stumble over it
+        raise DBAPIError.instance(statement, None, error, psycopg.Error) from error
+    return row
 
 
 def violated_constraint(error: IntegrityError) -> str | None:

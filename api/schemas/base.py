@@ -1,6 +1,7 @@
 """What every schema stands on: strict bodies, and fields that refuse what a column can't hold."""
 
 import re
+import unicodedata
 from datetime import UTC
 from functools import cache
 from typing import Any
@@ -42,6 +43,8 @@ class Email(fields.Email):
         super().__init__(validate=validate.Length(max=LONGEST_EMAIL), **kwargs)
 
     def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> Any:
+        if isinstance(value, str):
+            value = unicodedata.normalize("NFC", value)  # composed, as the library's pattern wants letters
         text = super()._deserialize(value, attr, data, **kwargs)
         if problem := json_text.problem_with_text(text):
             raise ValidationError(problem)

@@ -5,17 +5,19 @@ Only this module builds an Access, so an operation that takes one can't be reach
 cached: a revoked session, member or permission is refused on the next request (design.md, invariant 5).
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import NamedTuple
 from uuid import UUID
 
-from sqlalchemy import TextualSelect, column, text
+from sqlalchemy import text
 from sqlalchemy.orm import Session
 
 from models.access.actor import Actor, Origin
 from models.access.credentials import Credential
 from models.access.permissions import OWNER_ONLY, Permission
+from models.database import fetch_row
 from models.errors import NotFound, PermissionDenied, Unauthenticated
 
 LAST_USED_RESOLUTION = timedelta(minutes=5)
@@ -45,37 +47,33 @@ class Access:
             raise PermissionDenied(permission.value)
 
 
-def _statement(sql: str, *columns: str) -> TextualSelect:
-    """With its columns named, so that SQLAlchemy need not work out the shape of the result at each call."""
-    return text(sql).columns(*map(column, columns))
+class Entry(NamedTuple):
+    """What the statements below answer. The later fields are a team's; `role` is None for a team that is not theirs."""
+
+    session_id: UUID
+    user_id: UUID
+    expired: bool
+    touch: bool
+    role: str | None = None
+    is_owner: bool | None = None
+    permissions: Sequence[str] = ()
 
 
-# Textual on purpose: composing the same statement from Core constructs costs more than PostgreSQL needs to answer it
-# (benchmarks/permission_check.py). Each column costs too, a time more than most: so comparisons are PostgreSQL's, and
-# the role's permissions come as one string.
+# Each column and each layer costs a time that counts here (benchmarks/permission_check.py), so comparisons are
+# PostgreSQL's, and SQLAlchemy is passed by (models.database.fetch_row).
 _SESSION = f"""
 s.id, s.user_id, s.expires_at <= now(), s.last_used_at < now() - interval '{LAST_USED_RESOLUTION.total_seconds()} s'
 """
-_SESSION_COLUMNS = ("session_id", "user_id", "expired", "touch")
-SIGN_IN = _statement(
-    f"SELECT {_SESSION} FROM sessions s WHERE s.token_hash = :token_hash",  # noqa: S608  made of constants alone
-    *_SESSION_COLUMNS,
-)
-ENTER_TEAM = _statement(
-    f"""
+SIGN_IN = f"SELECT {_SESSION} FROM sessions s WHERE s.token_hash = %(token_hash)s"  # noqa: S608  made of constants alone
+ENTER_TEAM = f"""
 SELECT {_SESSION}, m.role, t.owner_id = s.user_id,
-       (SELECT string_agg(p.resource || ':' || p.action, ' ') FROM permissions p
-        WHERE p.role = m.role AND p.allowed AND (p.team_id IS NULL OR p.team_id = m.team_id))
+       ARRAY(SELECT p.resource || ':' || p.action FROM permissions p
+             WHERE p.role = m.role AND p.allowed AND (p.team_id IS NULL OR p.team_id = m.team_id))
 FROM sessions s
 LEFT JOIN (team_members m JOIN teams t ON t.id = m.team_id AND t.deleted_at IS NULL)
-  ON m.user_id = s.user_id AND m.team_id = :team_id
-WHERE s.token_hash = :token_hash
-""",  # noqa: S608
-    *_SESSION_COLUMNS,
-    "role",
-    "is_owner",
-    "permissions",
-)
+  ON m.user_id = s.user_id AND m.team_id = %(team_id)s
+WHERE s.token_hash = %(token_hash)s
+"""  # noqa: S608
 TOUCH_SESSION = text("""
 UPDATE sessions SET last_used_at = now()
 WHERE id = (SELECT id FROM sessions WHERE id = :session_id AND last_used_at < :before FOR UPDATE SKIP LOCKED)
@@ -84,8 +82,8 @@ WHERE id = (SELECT id FROM sessions WHERE id = :session_id AND last_used_at < :b
 
 def enter(session: Session, credential: Credential) -> Actor:
     """The signed-in user behind the credential; raises Unauthenticated."""
-    row = _authenticated_row(session, SIGN_IN, credential, {})
-    return Actor(user_id=row.user_id, session_id=row.session_id, origin=credential.origin)
+    entry = _authenticated(session, SIGN_IN, credential)
+    return Actor(user_id=entry.user_id, session_id=entry.session_id, origin=credential.origin)
 
 
 def enter_team(
@@ -97,16 +95,16 @@ def enter_team(
     Raises Unauthenticated for a bad credential, NotFound for a team that is absent, deleted or not the caller's, and
     PermissionDenied, naming what is missing, inside one's own team.
     """
-    row = _authenticated_row(session, ENTER_TEAM, credential, {"team_id": team_id})
-    if row.role is None:
+    entry = _authenticated(session, ENTER_TEAM, credential, team_id=team_id)
+    if entry.role is None:
         raise NotFound("team")
     access = Access(
         team_id=team_id,
-        user_id=row.user_id,
-        role=row.role,
-        is_owner=row.is_owner,
-        permissions=frozenset((row.permissions or "").split()),
-        session_id=row.session_id,
+        user_id=entry.user_id,
+        role=entry.role,
+        is_owner=bool(entry.is_owner),
+        permissions=frozenset(entry.permissions),
+        session_id=entry.session_id,
         origin=credential.origin,
     )
     if permission is not None:
@@ -127,17 +125,16 @@ def enter_new_team(actor: Actor, team_id: UUID, role: str) -> Access:
     )
 
 
-def _authenticated_row(
-    session: Session, statement: TextualSelect, credential: Credential, parameters: dict[str, Any]
-) -> Any:
-    row = session.connection().execute(statement, {"token_hash": credential.hash, **parameters}).one_or_none()
+def _authenticated(session: Session, statement: str, credential: Credential, **parameters: UUID) -> Entry:
+    row = fetch_row(session, statement, {"token_hash": credential.hash, **parameters})
     if row is None:
         raise Unauthenticated("The credential is unknown or has been revoked; sign in again.")
-    if row.expired:
+    entry = Entry(*row)
+    if entry.expired:
         raise Unauthenticated("The session has expired; sign in again.")
-    if row.touch:
-        _touch(session, row.session_id)
-    return row
+    if entry.touch:
+        _touch(session, entry.session_id)
+    return entry
 
 
 def _touch(session: Session, session_id: UUID) -> None:

@@ -1,6 +1,7 @@
 """Usage: reported once for ever, whole or not at all; API calls, counted exactly; read exactly before and after the fold."""
 
 import datetime as dt
+from collections.abc import Callable
 from itertools import count
 from typing import Any
 
@@ -10,7 +11,7 @@ from flask import Flask
 from sqlalchemy import text
 
 from models.database import transaction
-from tests.factories import Answer, TeamSetting, fold, make_person, make_team
+from tests.factories import Answer, Person, TeamSetting, fold, make_person, make_team
 
 NUMBERS = count()
 LARGEST = 2**63 - 1
@@ -301,7 +302,7 @@ def ledger_calls(setting: TeamSetting) -> int:
 
 def test_each_answered_call_with_a_valid_credential_counts(team: TeamSetting) -> None:
     owner, viewer = team.owner, team.viewer
-    calls = {
+    calls: dict[str, Callable[[], Answer]] = {
         "200": lambda: owner.get(team.path),
         "201": lambda: owner.post(f"{team.path}/workspaces", json={"name": "A"}),
         "204": lambda: team.member.delete(f"{team.path}/members/{team.member.id}"),
@@ -327,7 +328,7 @@ def test_each_answered_call_with_a_valid_credential_counts(team: TeamSetting) ->
         assert ledger_calls(team) - before == (2 if name == "304" else 1), name
 
 
-def report_by(person: Any, setting: TeamSetting) -> Answer:
+def report_by(person: Person, setting: TeamSetting) -> Answer:
     return person.post(f"{setting.path}/usage", json={"events": [event()]})
 
 

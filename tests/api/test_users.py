@@ -78,9 +78,8 @@ def test_spellings_of_one_address_are_one_account(post: Post, first: str, again:
     assert (registered.status_code, registered.json["user"]["email"]) == (201, first)
     taken = post("/auth/register", json=account(email=again, password="another password"))
     assert (taken.status_code, taken.json["code"]) == (409, "email_taken")
-    for spelling in (first, again, f" {again} "):
-        signed_in = post("/auth/login", json={"email": spelling, "password": PASSWORD})
-        assert (signed_in.status_code, signed_in.json["user"]) == (200, registered.json["user"])
+    signed_in = post("/auth/login", json={"email": f" {again} ", "password": PASSWORD})
+    assert (signed_in.status_code, signed_in.json["user"]) == (200, registered.json["user"])
 
 
 def test_different_addresses_are_different_accounts(post: Post) -> None:

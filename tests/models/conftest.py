@@ -2,12 +2,12 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Protocol
+from unittest.mock import patch
 
+import psycopg
 import pytest
 from flask import Flask
-from sqlalchemy import event
 
-from models.database import engine
 from tests.factories import TeamSetting, make_team
 
 
@@ -34,15 +34,15 @@ def statements() -> CountStatements:
     def watch() -> Iterator[list[str]]:
         seen: list[str] = []
         thread = threading.get_ident()
+        execute = psycopg.Cursor.execute
 
-        def see(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
+        def see(cursor: Any, statement: Any, *args: Any, **kwargs: Any) -> Any:
             if threading.get_ident() == thread:
-                seen.append(statement)
+                seen.append(str(statement))
+            return execute(cursor, statement, *args, **kwargs)
 
-        event.listen(engine(), "before_cursor_execute", see)
-        try:
+        # The driver's, and not SQLAlchemy's event: models.database.fetch_row passes SQLAlchemy by.
+        with patch.object(psycopg.Cursor, "execute", see):
             yield seen
-        finally:
-            event.remove(engine(), "before_cursor_execute", see)
 
     return watch

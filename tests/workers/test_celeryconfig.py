@@ -1,6 +1,7 @@
 """What the settings promise (research/metering-billing-celery.md, 4), and that Celery knows every one of them."""
 
 import inspect
+import logging
 import socket
 import time
 from typing import Any
@@ -13,7 +14,7 @@ from kombu.exceptions import OperationalError
 from kombu.transport import redis as kombu_redis
 
 import celeryconfig
-from workers.app import app
+from workers.app import app, without_traceback
 
 IMPORTED = {"Exchange", "Queue", "settings"}
 
@@ -59,7 +60,7 @@ def test_a_worker_keeps_trying_to_reach_the_broker() -> None:
 
 def test_results_are_not_kept() -> None:
     assert app.conf.task_ignore_result
-    assert app.conf.result_backend is None
+    assert not app.conf.result_backend
     assert all(task.ignore_result for name, task in tasks().items())
 
 
@@ -124,3 +125,13 @@ def test_a_message_for_a_broker_that_is_away_fails_fast(silent: bool) -> None:
                 publisher.send_task("outbox.drain", queue="outbox", expires=5, retry=False)
             assert time.monotonic() - started < 2.5
         publisher.close()
+
+
+def test_beat_logs_one_line_for_a_tick_without_a_broker() -> None:
+    record = logging.LogRecord("celery.beat", logging.ERROR, "f", 1, "Message Error: %s", ("stack",), None)
+    assert without_traceback(record)
+    assert record.getMessage() == "Message Error: stack"
+    error = ConnectionError("refused")
+    record.exc_info = (type(error), error, None)
+    assert without_traceback(record)
+    assert logging.Formatter().format(record) == "ConnectionError('refused')"
