@@ -2,7 +2,6 @@
 
 from flask import Flask
 from flask_migrate import Migrate
-from flask_smorest import Api
 from werkzeug.middleware.proxy_fix import ProxyFix
 
 from api import (
@@ -23,7 +22,7 @@ from api import (
     workspaces,
 )
 from api.json import Json
-from api.resource import requirement_of, requires
+from api.resource import declared, requires
 from models.access.permissions import Permission
 from models.base import Base
 from models.logs import configure_logs
@@ -52,7 +51,7 @@ def create_app(configuration: Settings | None = None) -> Flask:
     requests.register(app)
     limits.register(app, configuration)
     metering.register(app)
-    api = app.extensions["agenthq_api"] = Api(app)
+    api = app.extensions[docs.EXTENSION] = docs.OpenApi(app)
     errors.register(app)  # after flask-smorest, whose error format is not ours
     for noun in BLUEPRINTS:
         api.register_blueprint(noun.blueprint)
@@ -74,13 +73,10 @@ def refuse_undeclared_routes(app: Flask) -> None:
         f"{method} {rule.rule}"
         for rule in app.url_map.iter_rules()
         for method in (rule.methods or set()) - {"HEAD", "OPTIONS"}
-        if not _declared(app.view_functions[rule.endpoint], method)
+        if not declared(app.view_functions[rule.endpoint], method)
     ]
     if undeclared:
         raise RuntimeError(
             f"These routes do not declare what they need (api.resource.requires): {sorted(undeclared)}"
         )
 
-
-def _declared(view: object, method: str) -> bool:
-    return requirement_of(getattr(getattr(view, "view_class", view), method.lower(), view)) is not None

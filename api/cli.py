@@ -46,7 +46,7 @@ def seed(email: str) -> None:
 def openapi(check: bool) -> None:
     """Write docs/openapi.json from the routes."""
     text = orjson.dumps(
-        document(current_app.extensions["agenthq_api"]), option=orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS
+        document(current_app), option=orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS
     ).decode()
     if not check:
         OPENAPI.write_text(text + "\n")

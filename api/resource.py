@@ -62,6 +62,11 @@ def requirement_of(view: Any) -> Requirement | None:
     return getattr(view, "requirement", None)
 
 
+def declared(view: Any, method: str) -> Requirement | None:
+    """What a route's view function requires for an HTTP method, be it a view class's or a function's."""
+    return requirement_of(getattr(getattr(view, "view_class", view), method.lower(), view))
+
+
 class Resource(MethodView):
     """A view class. Its methods find the open `session` and, by what they require, the `actor` or the `access`."""
 

@@ -12,14 +12,14 @@ from tests.factories import Answer
 
 @pytest.fixture
 def paths(app: Flask) -> dict[str, dict[str, dict[str, object]]]:
-    found: dict[str, dict[str, dict[str, object]]] = document(app.extensions["agenthq_api"])["paths"]
+    found: dict[str, dict[str, dict[str, object]]] = document(app)["paths"]
     return found
 
 
 def test_the_document_is_served_and_valid(app: Flask, client: FlaskClient) -> None:
     answer: Answer = client.get("/api/openapi.json")
     assert (answer.status_code, answer.mimetype) == (200, "application/json")
-    assert answer.json == document(app.extensions["agenthq_api"])
+    assert answer.json == document(app)
     validate(answer.json)
 
 
@@ -49,3 +49,11 @@ def test_the_page_needs_no_other_host(client: FlaskClient) -> None:
 def test_nothing_else_is_served(client: FlaskClient, name: str) -> None:
     answer: Answer = client.get(f"/api/docs/{name}")
     assert (answer.status_code, answer.json["code"]) == (404, "not_found")
+
+
+def test_the_document_says_what_each_route_needs(paths: dict[str, dict[str, dict[str, object]]]) -> None:
+    assert paths["/api/v1/auth/login"]["post"]["security"] == []
+    removal = paths["/api/v1/teams/{team_id}/members/{user_id}"]["delete"]
+    assert "security" not in removal  # so the document's own, a bearer credential
+    assert "`members:delete`" in str(removal["description"])
+    assert "owner" in str(paths["/api/v1/teams/{team_id}"]["delete"]["description"])

@@ -1,5 +1,7 @@
 """Members: seating, roles, removing and leaving; the seat limit, and that nobody grants above their own power."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 from flask import Flask
 from uuid_utils.compat import uuid7
@@ -98,6 +100,21 @@ def test_the_free_plan_seats_five(app: Flask, free_team: TeamSetting) -> None:
     assert add(free_team, owner, people[0]) == (409, "seat_limit_reached")
     assert owner.put(f"{free_team.path}/plan", json={"plan": "pro"}).status_code == 200
     assert add(free_team, owner, people[0]) == (201, None)
+
+
+def test_the_last_seat_is_taken_once(app: Flask, free_team: TeamSetting) -> None:
+    owner = free_team.owner
+    for _ in range(3):
+        assert add(free_team, owner, make_person(app)) == (201, None)
+
+    def add_one(person: Person) -> int:
+        caller = Person(app, owner.id, owner.email, owner.name, owner.token)  # with a client of its own
+        return add(free_team, caller, person)[0]
+
+    people = [make_person(app) for _ in range(4)]
+    with ThreadPoolExecutor(4) as pool:
+        assert sorted(pool.map(add_one, people)) == [201, 409, 409, 409]
+    assert len(owner.get(f"{free_team.path}/members").json["items"]) == 5
 
 
 def test_a_role_is_changed(team: TeamSetting) -> None:

@@ -1,7 +1,10 @@
 """Teams: making, renaming, handing over, deleting."""
 
 from flask import Flask
+from sqlalchemy import select
 
+from models.database import transaction
+from models.tables import ActivityLog, Team
 from tests.factories import TeamSetting, drain, make_person, make_team
 
 FIELDS = {"id", "name", "owner_id", "plan", "max_members", "role", "created_at", "updated_at"}
@@ -81,6 +84,17 @@ def test_the_owner_alone_deletes_the_team(team: TeamSetting) -> None:
         assert person.get(team.path).status_code == 404
         assert str(team.id) not in [row["id"] for row in person.get("/teams").json["items"]]
     assert team.owner.delete(team.path).status_code == 404
+
+
+def test_a_deleted_teams_log_outlives_it(team: TeamSetting) -> None:
+    assert team.owner.delete(team.path).status_code == 204
+    drain()
+    with transaction() as session:
+        deleted_at = session.scalar(select(Team.deleted_at).where(Team.id == team.id))
+        of_team = select(ActivityLog.action).where(ActivityLog.team_id == team.id).order_by(ActivityLog.seq)
+        logged = list(session.scalars(of_team))
+    assert deleted_at is not None
+    assert (logged[0], logged[-1]) == ("team_created", "team_deleted")
 
 
 def test_the_owner_alone_hands_the_team_over(team: TeamSetting) -> None:

@@ -2,6 +2,7 @@
 
 import datetime as dt
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from itertools import count
 from typing import Any
 
@@ -366,6 +367,46 @@ def test_the_usage_shows_every_call_answered_before(team: TeamSetting) -> None:
         fold()
     date = dt.datetime.now(dt.UTC).date().isoformat()
     assert days(team, date, date)[date]["api_calls"] == begun + 7
+
+
+def at_once(app: Flask, setting: TeamSetting, call: Callable[[Person], Answer], times: int) -> list[Answer]:
+    def one(_: int) -> Answer:
+        member = setting.member
+        return call(Person(app, member.id, member.email, member.name, member.token))  # a client of its own
+
+    with ThreadPoolExecutor(8) as pool:
+        return list(pool.map(one, range(times)))
+
+
+def test_calls_at_the_same_time_are_each_counted_before_their_answer(app: Flask, team: TeamSetting) -> None:
+    before = ledger_calls(team)
+    answers = at_once(app, team, lambda person: person.get(team.path), 40)
+    assert {answer.status_code for answer in answers} == {200}
+    assert ledger_calls(team) - before == 40
+    assert this_month(team)["api_calls"] == before + 40
+
+
+def test_a_report_that_is_sent_twice_at_once_counts_once(app: Flask, team: TeamSetting) -> None:
+    body = {"events": [event(number, occurred_at="2026-03-05T12:00:00Z") for number in range(1, 21)]}
+    answers = at_once(app, team, lambda person: person.post(f"{team.path}/usage", json=body), 6)
+    assert {answer.status_code for answer in answers} == {202}
+    assert sum(answer.json["accepted"] for answer in answers) == 20
+    assert month(team, 3)["llm_tokens_used"] == 210
+
+
+def test_storage_that_is_freed_twice_at_once_falls_below_zero_never(app: Flask, team: TeamSetting) -> None:
+    at = "2026-03-05T12:00:00Z"
+    assert accepted(team, event(100, "storage_bytes", occurred_at=at)) == (1, 0)
+    answers = at_once(
+        app,
+        team,
+        lambda person: person.post(
+            f"{team.path}/usage", json={"events": [event(-40, "storage_bytes", occurred_at=at)]}
+        ),
+        5,
+    )
+    assert sorted(answer.status_code for answer in answers) == [202, 202, 422, 422, 422]
+    assert month(team, 3)["storage_bytes"] == 20
 
 
 def test_a_call_of_a_team_just_deleted_counts(team: TeamSetting) -> None:

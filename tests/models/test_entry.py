@@ -15,7 +15,7 @@ from models.access.credentials import Credential
 from models.access.entry import enter, enter_team
 from models.access.permissions import BUILT_IN_ROLES, OWNER_ONLY, Permission
 from models.database import engine, transaction
-from models.errors import DomainError, NotFound, PermissionDenied, Unauthenticated
+from models.errors import DomainError, NotFound, PermissionDenied, Unauthenticated, Unavailable
 from models.operations import members, sessions, teams
 from models.queries import members as member_queries
 from models.queries import teams as team_queries
@@ -190,3 +190,16 @@ def test_the_access_carries_the_requests_origin(team: TeamSetting) -> None:
         actor = enter(session, Credential(team.owner.token, origin))
     assert access.origin == actor.origin == origin
     assert access.is_owner
+
+
+def test_a_connection_that_dies_meanwhile_is_unavailable_and_the_next_one_is_not(team: TeamSetting) -> None:
+    def enter_over_a_dead_connection() -> None:
+        with transaction() as session:
+            pid = session.scalar(text("SELECT pg_backend_pid()"))
+            with engine().connect() as other:
+                other.execute(text("SELECT pg_terminate_backend(:pid, 5000)"), {"pid": pid})
+            enter_team(session, team.owner.credential, team.id)
+
+    for _ in range(2):
+        assert isinstance(refusal(enter_over_a_dead_connection), Unavailable)
+        entered(team.owner, team.id)
