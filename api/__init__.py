@@ -79,4 +79,3 @@ def refuse_undeclared_routes(app: Flask) -> None:
         raise RuntimeError(
             f"These routes do not declare what they need (api.resource.requires): {sorted(undeclared)}"
         )
-

@@ -45,9 +45,7 @@ def seed(email: str) -> None:
 @click.option("--check", is_flag=True, help="Fail if docs/openapi.json is not what the routes say.")
 def openapi(check: bool) -> None:
     """Write docs/openapi.json from the routes."""
-    text = orjson.dumps(
-        document(current_app), option=orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS
-    ).decode()
+    text = orjson.dumps(document(current_app), option=orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS).decode()
     if not check:
         OPENAPI.write_text(text + "\n")
     elif not OPENAPI.exists() or OPENAPI.read_text() != text + "\n":

@@ -1,6 +1,7 @@
 """`/api/openapi.json`, generated from the routes, and `/api/docs`, which shows it; all from this host."""
 
 import re
+from copy import deepcopy
 from typing import Any
 
 from flask import Blueprint, Flask, Response, current_app, send_from_directory
@@ -37,7 +38,7 @@ class OpenApi(Api):  # type: ignore[misc]  # flask-smorest has no types
 
 def document(app: Flask) -> dict[str, Any]:
     """The OpenAPI 3.0 document of every route, with what each needs (api.resource.requires)."""
-    described: dict[str, Any] = app.extensions[EXTENSION].spec.to_dict()
+    described: dict[str, Any] = deepcopy(app.extensions[EXTENSION].spec.to_dict())
     components = described["components"]
     components["securitySchemes"] = {"bearer": {"type": "http", "scheme": "bearer"}}
     described["security"] = [{"bearer": []}]

@@ -20,6 +20,7 @@ def add(session: Session, access: Access, team: Team, *, user: User, role: str) 
     Raises AlreadyMember, SeatLimitReached, Invalid for a role that does not exist here, and PermissionDenied for a role
     that grants more than the actor has.
     """
+    _check_exists(session, access, role)
     _check_power(session, access, role)
     seats = members.count(session, access)
     if seats >= team.max_members:
@@ -41,8 +42,8 @@ def change_role(session: Session, access: Access, team: Team, member: TeamMember
         return
     if member.user_id == team.owner_id:
         raise Conflict("The owner is always an admin; transfer the ownership first.")
-    _check_power(session, access, member.role)
-    _check_power(session, access, role)
+    _check_exists(session, access, role)
+    _check_power(session, access, member.role, role)
     previous, member.role = member.role, role
     session.flush()  # in the lock's order, before the event
     record(session, access, MemberRoleChanged(user_id=member.user_id, role=role, from_role=previous))
@@ -61,12 +62,15 @@ def remove(session: Session, access: Access, team: Team, member: TeamMember) -> 
     record(session, access, event(user_id=member.user_id, role=member.role))
 
 
-def _check_power(session: Session, access: Access, role: str) -> None:
-    """Nobody acts above their own power: what the role grants must be a subset of what the actor may do (sets, not ranks)."""
-    granted = members.permissions_of_role(session, access, role)
-    if not granted:
+def _check_power(session: Session, access: Access, *roles: str) -> None:
+    """Nobody acts above their own power: what each role grants must be a subset of what the actor may do (sets, not ranks)."""
+    for role in roles:
+        if above := sorted(members.permissions_of_role(session, access, role) - access.permissions):
+            raise PermissionDenied(
+                above[0], f"The role {role} grants {', '.join(above)}, which you do not have yourself."
+            )
+
+
+def _check_exists(session: Session, access: Access, role: str) -> None:
+    if not members.permissions_of_role(session, access, role):
         raise Invalid({"role": ["There is no such role in this team."]})
-    if above := sorted(granted - access.permissions):
-        raise PermissionDenied(
-            above[0], f"The role {role} grants {', '.join(above)}, which you do not have yourself."
-        )

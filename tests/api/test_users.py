@@ -3,6 +3,7 @@
 from typing import Any
 
 import pytest
+from argon2 import Type
 from flask import Flask
 from flask.testing import FlaskClient
 from sqlalchemy import select
@@ -17,6 +18,8 @@ from tests.api.conftest import Post
 from tests.factories import Answer, Person, make_person
 
 PASSWORD = "a good password"
+HASHER = passwords._hasher
+"""The product's own, before tests/api/conftest.py turns its cost down."""
 
 
 def account(**values: Any) -> dict[str, Any]:
@@ -112,6 +115,11 @@ def test_an_unknown_address_is_answered_like_a_wrong_password(
     assert [stored is None for stored in hashes] == [False, True, True, True]
     right = post("/auth/login", json={"email": given["email"], "password": PASSWORD})
     assert right.status_code == 200
+
+
+def test_passwords_cost_what_rfc_9106_wants_where_memory_is_scarce() -> None:
+    assert (HASHER.type, HASHER.time_cost, HASHER.memory_cost, HASHER.parallelism) == (Type.ID, 3, 65_536, 4)
+    assert (HASHER.hash_len, HASHER.salt_len) == (32, 16)
 
 
 def test_argon2_runs_for_an_unknown_address_too(monkeypatch: pytest.MonkeyPatch) -> None:
