@@ -35,7 +35,7 @@ demo: setup ## start, replay a trace through the API (TRACE=path or a small one)
 ##@ Develop
 
 test: setup ## run the tests, or those of T=path
-	@$(BIN)/pytest $(T)
+	@$(BIN)/pytest -n auto --dist loadfile $(T)
 
 check: setup ## all that CI runs: style, types, layers, generated docs, tests
 	$(BIN)/ruff check
@@ -43,7 +43,7 @@ check: setup ## all that CI runs: style, types, layers, generated docs, tests
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(UNCONNECTED) $(FLASK) openapi --check
-	$(BIN)/pytest
+	$(BIN)/pytest -n auto --dist loadfile
 
 format: setup ## format the code and fix what can be fixed
 	@$(BIN)/ruff check --fix --quiet || true
