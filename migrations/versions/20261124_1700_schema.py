@@ -222,10 +222,10 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id", name=op.f("pk_permissions")),
         sa.UniqueConstraint(
             "role",
+            "team_id",
             "resource",
             "action",
-            "team_id",
-            name=op.f("uq_permissions_role_resource_action_team_id"),
+            name=op.f("uq_permissions_role_team_id_resource_action"),
             postgresql_nulls_not_distinct=True,
         ),
     )

@@ -19,6 +19,5 @@ def apply_changes(session: Session, row: Base, values: dict[str, Any]) -> dict[s
     for name, (_, value) in changes.items():
         setattr(row, name, value)
     if changes:
-        session.flush()  # violated constraints speak up here, and updated_at is the database's
-        session.refresh(row)
+        session.flush()  # violated constraints speak up here, and updated_at comes back
     return changes

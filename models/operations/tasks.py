@@ -125,8 +125,7 @@ def _move(session: Session, task: Task, status: str, **values: Any) -> None:
         )
     for name, value in {"status": status, **values}.items():
         setattr(task, name, value)
-    session.flush()  # times are the database's
-    session.refresh(task)
+    session.flush()  # the times come back
 
 
 def _said_of(task: Task) -> dict[str, Any]:

@@ -55,8 +55,7 @@ def transfer_ownership(session: Session, access: Access, team: Team, *, user_id:
         raise Conflict("This member owns the team already.")
     heir.role = ADMIN
     previous, team.owner_id = team.owner_id, heir.user_id
-    session.flush()  # updated_at is the database's
-    session.refresh(team)
+    session.flush()  # updated_at comes back
     record(
         session,
         access,

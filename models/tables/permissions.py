@@ -11,7 +11,8 @@ class PermissionGrant(Base):
 
     __tablename__ = "permissions"
     __table_args__ = (
-        UniqueConstraint("role", "resource", "action", "team_id", postgresql_nulls_not_distinct=True),
+        # Role and team first: entering a team must not read what other teams call by the same name.
+        UniqueConstraint("role", "team_id", "resource", "action", postgresql_nulls_not_distinct=True),
     )
 
     id: Mapped[UUIDv7]

@@ -11,7 +11,7 @@ from sqlalchemy import Engine, create_engine, text
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
 from models import database
-from models.database import SESSION_OPTIONS, engine, transaction
+from models.database import SESSION_OPTIONS, engine, fetch_row, transaction
 from models.errors import Conflict, EmailTaken, Unavailable
 from models.operations import users
 from models.settings import settings
@@ -201,3 +201,27 @@ def test_connections_that_a_restart_cut_are_replaced_unseen() -> None:
     for _ in range(2):
         with transaction() as one, transaction() as other:
             assert [session.scalar(text("SELECT 1")) for session in (one, other)] == [1, 1]
+
+
+def test_a_row_fetched_past_sqlalchemy_is_of_the_same_transaction() -> None:
+    with transaction() as session:
+        session.execute(text("SET LOCAL application_name = 'one transaction'"))
+        row = fetch_row(session, "SELECT current_setting('application_name'), %(number)s::int", {"number": 7})
+        assert row == ("one transaction", 7)
+        assert fetch_row(session, "SELECT 1 WHERE false", {}) is None
+
+
+def test_a_connection_that_dies_while_a_row_is_fetched_is_unavailable_and_replaced() -> None:
+    with pytest.raises(Unavailable), transaction() as session:
+        pid = session.scalar(text("SELECT pg_backend_pid()"))
+        with transaction() as other:
+            other.execute(text("SELECT pg_terminate_backend(:pid, 5000)"), {"pid": pid})
+        fetch_row(session, "SELECT 1", {})
+    with transaction() as session:
+        assert fetch_row(session, "SELECT 1", {}) == (1,)
+
+
+def test_a_row_that_takes_too_long_is_unavailable() -> None:
+    with pytest.raises(Unavailable), transaction() as session:
+        session.execute(text("SET LOCAL statement_timeout = '50ms'"))
+        fetch_row(session, "SELECT pg_sleep(20)", {})

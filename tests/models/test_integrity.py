@@ -162,7 +162,7 @@ def test_a_plan_is_one_that_is_sold_and_seats_somebody(setting: Setting) -> None
 
 def test_a_built_in_grant_is_unique_though_it_has_no_team(setting: Setting) -> None:
     grant = "INSERT INTO permissions (id, team_id, role, resource, action) VALUES (uuid7(), :team, 'viewer', 'tasks', 'read')"
-    name = "uq_permissions_role_resource_action_team_id"
+    name = "uq_permissions_role_team_id_resource_action"
     assert violated((grant, {"team": None})) == name
     assert violated((grant, {"team": setting.mine.id})) is None
     assert violated((grant, {"team": setting.mine.id})) == name
