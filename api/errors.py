@@ -15,12 +15,10 @@ log = structlog.get_logger("api.errors")
 STATUS = {
     "validation_failed": 422,
     "unauthenticated": 401,
-    "invalid_credentials": 401,
     "permission_denied": 403,
     "not_found": 404,
     "conflict": 409,
     "email_taken": 409,
-    "already_member": 409,
     "seat_limit_reached": 409,
     "precondition_failed": 412,
     "unavailable": 503,

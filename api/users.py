@@ -21,7 +21,7 @@ from api.schemas.users import (
 from models.access.emails import normalize_email
 from models.access.passwords import hash_password, verify_password
 from models.database import transaction
-from models.errors import InvalidCredentials
+from models.errors import Unauthenticated
 from models.operations import sessions, users
 from models.queries import users as accounts
 from models.settings import settings
@@ -72,7 +72,7 @@ class Login(SigningIn):
         verified = off_the_loop(verify_password, known.password_hash if known else None, body["password"])
         user = accounts.by_email(self.session, address)
         if not (verified and user and known and user.password_hash == known.password_hash):
-            raise InvalidCredentials("The address or the password is wrong.")
+            raise Unauthenticated("The address or the password is wrong.")
         return self.signed_in(user)
 
 

@@ -19,12 +19,6 @@ class Unauthenticated(DomainError):
     code = "unauthenticated"
 
 
-class InvalidCredentials(DomainError):
-    """One answer for an unknown address and a wrong password."""
-
-    code = "invalid_credentials"
-
-
 class PermissionDenied(DomainError):
     """In one's own team, without the permission; `missing` names it (`owner` for what only the owner may)."""
 
@@ -50,10 +44,6 @@ class Conflict(DomainError):
 
 class EmailTaken(DomainError):
     code = "email_taken"
-
-
-class AlreadyMember(DomainError):
-    code = "already_member"
 
 
 class SeatLimitReached(DomainError):
@@ -86,7 +76,7 @@ def for_constraint(name: str | None) -> DomainError | None:
         case "uq_users_email_normalized":
             return EmailTaken("An account with this address exists already.")
         case "uq_team_members_team_id_user_id":
-            return AlreadyMember("This user is a member of the team already.")
+            return Conflict("This user is a member of the team already.")
         case "fk_teams_id_owner_id_team_members":
             return Conflict("The owner must stay a member of the team; transfer the ownership first.")
         case "fk_tasks_team_id_workspace_id_workspaces":

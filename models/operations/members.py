@@ -17,7 +17,7 @@ def add(session: Session, access: Access, team: Team, *, user: User, role: str) 
     """
     Seats the user in the team.
 
-    Raises AlreadyMember, SeatLimitReached, Invalid for a role that does not exist here, and PermissionDenied for a role
+    Raises Conflict for a member, SeatLimitReached, Invalid for a role that does not exist here, and PermissionDenied for a role
     that grants more than the actor has.
     """
     _check_exists(session, access, role)

@@ -36,7 +36,7 @@ CASES: dict[str, tuple[Callable[[TeamSetting], Answer], int, str, tuple[str, ...
     "wrong password": (
         lambda team: team.owner.post("/auth/login", json={"email": "nobody@example.com", "password": "x"}),
         401,
-        "invalid_credentials",
+        "unauthenticated",
         (),
     ),
     "forbidden": (lambda team: team.viewer.patch(team.path), 403, "permission_denied", ("missing",)),
@@ -94,7 +94,7 @@ def test_what_nobody_expected_is_500_and_tells_nothing(app: Flask, monkeypatch: 
 def test_a_constraint_becomes_its_domain_error_and_no_database_text(team: TeamSetting) -> None:
     body = {"user_id": str(team.viewer.id), "role": "viewer"}
     answer = team.owner.post(f"{team.path}/members", json=body)
-    assert_problem(answer, 409, "already_member")
+    assert_problem(answer, 409, "conflict")
     assert "team_members" not in answer.text
 
 

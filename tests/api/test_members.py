@@ -72,7 +72,7 @@ def test_one_user_is_named_one_way(app: Flask, team: TeamSetting) -> None:
 def test_a_member_is_added_once(app: Flask, team: TeamSetting) -> None:
     person = make_person(app)
     assert add(team, team.owner, person, "member") == (201, None)
-    assert add(team, team.owner, person, "viewer") == (409, "already_member")
+    assert add(team, team.owner, person, "viewer") == (409, "conflict")
     assert person.get(team.path).json["role"] == "member"
 
 

@@ -110,7 +110,7 @@ def test_an_unknown_address_is_answered_like_a_wrong_password(
     ]
     told = [(each.status_code, {**each.json, "request_id": None}) for each in answers]
     assert told[0][0] == 401
-    assert told[0][1]["code"] == "invalid_credentials"
+    assert told[0][1]["code"] == "unauthenticated"
     assert all(each == told[0] for each in told)
     assert [stored is None for stored in hashes] == [False, True, True, True]
     right = post("/auth/login", json={"email": given["email"], "password": PASSWORD})

@@ -10,7 +10,6 @@ from sqlalchemy import text
 from models.access.entry import enter
 from models.database import transaction
 from models.errors import (
-    AlreadyMember,
     Conflict,
     DomainError,
     Invalid,
@@ -100,7 +99,7 @@ def test_twenty_at_once_get_the_four_seats_that_are_free(app: Flask) -> None:
 def test_one_person_added_twice_at_once_is_one_member(team: TeamSetting, app: Flask) -> None:
     guest = make_person(app, "Guest")
     outcomes = together(*[lambda: add(team.owner, team.id, guest)] * 6)
-    assert raised(outcomes) == [AlreadyMember] * 5
+    assert raised(outcomes) == [Conflict] * 5
     assert events(team.id, "member_added") == 4  # the setting's three and this one
 
 
