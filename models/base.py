@@ -1,7 +1,7 @@
 """What every table stands on: constraint names, ids, times and the mixin of what belongs to a team."""
 
 from datetime import datetime
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any
 from uuid import UUID
 
 from sqlalchemy import BigInteger, DateTime, ForeignKey, LargeBinary, MetaData, func
@@ -21,7 +21,7 @@ Count = Annotated[int, mapped_column(BigInteger)]
 
 class Base(DeclarativeBase):
     # What the database sets (times above all) comes back with the INSERT or UPDATE that set it, not by another query.
-    __mapper_args__: ClassVar[dict[str, Any]] = {"eager_defaults": True}
+    __mapper_args__ = {"eager_defaults": True}
     metadata = MetaData(
         naming_convention={
             "ix": "ix_%(table_name)s_%(column_0_N_name)s",
