@@ -96,6 +96,8 @@ def complete(
 ) -> None:
     """Completes the task and counts it and its tokens, in this transaction and so exactly once."""
     _move(session, task, "completed", finished_at=func.now(), result=result, llm_tokens_used=llm_tokens_used)
+    if result is not None:
+        session.refresh(task, ["result"])  # as jsonb has it: 1e2 is 100 from now on
     usage.count(
         session,
         access,

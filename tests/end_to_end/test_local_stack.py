@@ -55,7 +55,7 @@ class Stack:
         for process in stack_processes(self.data):
             with suppress(psutil.Error):
                 environment = process.environ()  # type: ignore[no-untyped-call]
-                if process.ppid() == supervisord and environment["SUPERVISOR_PROCESS_NAME"] == name:
+                if process.ppid() == supervisord and environment.get("SUPERVISOR_PROCESS_NAME") == name:
                     return int(process.pid)
         return 0
 

@@ -98,7 +98,9 @@ def test_replay_and_live_events_meet_without_gap_or_repeat(connect_to: Connect, 
     last_seq = first - 1
     while last_seq < first + total - 1:
         client = connect_to(team, team.member)
-        client.hello(last_seq=last_seq)
+        client.send("hello", {"last_seq": last_seq})
+        while (received := client.receive())["type"] != "welcome":
+            assert received["seq"] > last_seq  # a live one from before the server read the hello
         seqs = client.seqs(min(17, first + total - 1 - last_seq))
         assert seqs == list(range(last_seq + 1, last_seq + 1 + len(seqs)))
         last_seq = seqs[-1]
