@@ -71,8 +71,10 @@ BEGIN
     IF to_regclass(name) IS NULL THEN
       starts := month::timestamp AT TIME ZONE 'UTC';
       ends := (month + interval '1 month') AT TIME ZONE 'UTC';
+      -- Inserts wait here, and then find the new partition; past this point they would have chosen the default one.
+      LOCK TABLE ONLY activity_logs IN SHARE ROW EXCLUSIVE MODE;
       EXECUTE format('CREATE TABLE %I (LIKE activity_logs INCLUDING DEFAULTS INCLUDING CONSTRAINTS)', name);
-      LOCK TABLE activity_logs_default IN ACCESS EXCLUSIVE MODE;  -- nothing lands in it between the move and the end
+      LOCK TABLE activity_logs_default IN ACCESS EXCLUSIVE MODE;  -- as ATTACH will need it, but before the move
       EXECUTE format('WITH moved AS (DELETE FROM activity_logs_default WHERE created_at >= %L AND created_at < %L RETURNING *)
                       INSERT INTO %I SELECT * FROM moved', starts, ends, name);
       EXECUTE format('ALTER TABLE activity_logs ATTACH PARTITION %I FOR VALUES FROM (%L) TO (%L)', name, starts, ends);
