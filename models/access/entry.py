@@ -36,9 +36,6 @@ class Access:
     session_id: UUID
     origin: Origin
 
-    def allows(self, permission: Permission) -> bool:
-        return permission in self.permissions and (self.is_owner or permission not in OWNER_ONLY)
-
     def require(self, permission: Permission) -> None:
         """Raises PermissionDenied naming what is missing: the permission, or `owner` for what only the owner may do."""
         if permission in OWNER_ONLY and not self.is_owner:
