@@ -21,9 +21,8 @@ task_create_missing_queues = False  # a misspelt queue is an error, not a place 
 # A task that dies with its process is delivered again; every task is safe to run twice.
 task_acks_late = True
 task_retry_on_worker_lost = True
-worker_prefetch_multiplier = (
-    1  # a message waits for a free process in the broker, where every worker can take it
-)
+# A message waits for a free process in the broker, where every worker can take it.
+worker_prefetch_multiplier = 1
 
 # A hung task ends itself. The broker hands out a message again after the visibility timeout, so it must be longer than
 # twice the hard limit, or a slow task would run twice at once.

@@ -31,9 +31,8 @@ def dumps(value: Any) -> str:
     """Compact JSON; UUIDs and times as strings. Integers of any size stay exact, half surrogates are escaped."""
     try:
         return orjson.dumps(value).decode()
-    except (
-        TypeError
-    ):  # an integer past 64 bits, or half of a surrogate pair (in the name of an unknown field)
+    except TypeError:
+        # An integer past 64 bits, or half of a surrogate pair (in the name of an unknown field).
         return json.dumps(value, separators=(",", ":"), default=str)
 
 

@@ -7,7 +7,7 @@ cached: a revoked session, member or permission is refused on the next request (
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import NamedTuple
 from uuid import UUID
 
@@ -58,9 +58,8 @@ class Entry(NamedTuple):
 
 # Each column and each layer costs a time that counts here (benchmarks/permission_check.py), so comparisons are
 # PostgreSQL's, and SQLAlchemy is passed by (models.database.fetch_row).
-_SESSION = f"""
-s.id, s.user_id, s.expires_at <= now(), s.last_used_at < now() - interval '{LAST_USED_RESOLUTION.total_seconds()} s'
-"""
+_TOUCHABLE = f"last_used_at < now() - interval '{LAST_USED_RESOLUTION.total_seconds()} s'"
+_SESSION = f"s.id, s.user_id, s.expires_at <= now(), s.{_TOUCHABLE}"
 SIGN_IN = f"SELECT {_SESSION} FROM sessions s WHERE s.token_hash = %(token_hash)s"  # noqa: S608  made of constants alone
 ENTER_TEAM = f"""
 SELECT {_SESSION}, m.role, t.owner_id = s.user_id,
@@ -71,10 +70,10 @@ LEFT JOIN (team_members m JOIN teams t ON t.id = m.team_id AND t.deleted_at IS N
   ON m.user_id = s.user_id AND m.team_id = %(team_id)s
 WHERE s.token_hash = %(token_hash)s
 """  # noqa: S608
-TOUCH_SESSION = text("""
+TOUCH_SESSION = text(f"""
 UPDATE sessions SET last_used_at = now()
-WHERE id = (SELECT id FROM sessions WHERE id = :session_id AND last_used_at < :before FOR UPDATE SKIP LOCKED)
-""")
+WHERE id = (SELECT id FROM sessions WHERE id = :session_id AND {_TOUCHABLE} FOR UPDATE SKIP LOCKED)
+""")  # noqa: S608
 
 
 def enter(session: Session, credential: Credential) -> Actor:
@@ -130,10 +129,5 @@ def _authenticated(session: Session, statement: str, credential: Credential, **p
     if entry.expired:
         raise Unauthenticated("The session has expired; sign in again.")
     if entry.touch:
-        _touch(session, entry.session_id)
+        session.connection().execute(TOUCH_SESSION, {"session_id": entry.session_id})
     return entry
-
-
-def _touch(session: Session, session_id: UUID) -> None:
-    before = datetime.now(UTC) - LAST_USED_RESOLUTION
-    session.connection().execute(TOUCH_SESSION, {"session_id": session_id, "before": before})

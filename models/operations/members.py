@@ -20,8 +20,7 @@ def add(session: Session, access: Access, team: Team, *, user: User, role: str) 
     Raises Conflict for a member, SeatLimitReached, Invalid for a role that does not exist here, and PermissionDenied for a role
     that grants more than the actor has.
     """
-    _check_exists(session, access, role)
-    _check_power(session, access, role)
+    _check_power(access, role, _permissions_of_existing(session, access, role))
     seats = members.count(session, access)
     if seats >= team.max_members:
         raise SeatLimitReached(
@@ -42,8 +41,9 @@ def change_role(session: Session, access: Access, team: Team, member: TeamMember
         return
     if member.user_id == team.owner_id:
         raise Conflict("The owner is always an admin; transfer the ownership first.")
-    _check_exists(session, access, role)
-    _check_power(session, access, member.role, role)
+    granted = _permissions_of_existing(session, access, role)
+    _check_power(access, member.role, members.permissions_of_role(session, access, member.role))
+    _check_power(access, role, granted)
     previous, member.role = member.role, role
     session.flush()  # in the lock's order, before the event
     record(session, access, MemberRoleChanged(user_id=member.user_id, role=role, from_role=previous))
@@ -55,22 +55,23 @@ def remove(session: Session, access: Access, team: Team, member: TeamMember) -> 
         raise Conflict("The owner can't leave or be removed; transfer the ownership first.")
     leaving = member.user_id == access.user_id
     if not leaving:
-        _check_power(session, access, member.role)
+        _check_power(access, member.role, members.permissions_of_role(session, access, member.role))
     session.delete(member)
     session.flush()  # in the lock's order, before the event
     event = MemberLeft if leaving else MemberRemoved
     record(session, access, event(user_id=member.user_id, role=member.role))
 
 
-def _check_power(session: Session, access: Access, *roles: str) -> None:
-    """Nobody acts above their own power: what each role grants must be a subset of what the actor may do (sets, not ranks)."""
-    for role in roles:
-        if above := sorted(members.permissions_of_role(session, access, role) - access.permissions):
-            raise PermissionDenied(
-                above[0], f"The role {role} grants {', '.join(above)}, which you do not have yourself."
-            )
-
-
-def _check_exists(session: Session, access: Access, role: str) -> None:
-    if not members.permissions_of_role(session, access, role):
+def _permissions_of_existing(session: Session, access: Access, role: str) -> frozenset[str]:
+    granted = members.permissions_of_role(session, access, role)
+    if not granted:
         raise Invalid({"role": ["There is no such role in this team."]})
+    return granted
+
+
+def _check_power(access: Access, role: str, granted: frozenset[str]) -> None:
+    """Nobody acts above their own power: what the role grants must be a subset of what the actor may do (sets, not ranks)."""
+    if above := sorted(granted - access.permissions):
+        raise PermissionDenied(
+            above[0], f"The role {role} grants {', '.join(above)}, which you do not have yourself."
+        )
