@@ -11,11 +11,11 @@ broker_url = settings().redis_url
 
 # Queues by kind of work, so that an operator can give each its own workers. A worker takes all of them by default.
 task_default_queue = "maintenance"
-# Each with an exchange of its own: left out, all three would be bound to the default queue's.
+# Each with an exchange of its own: left out, all would be bound to the default queue's.
 task_queues = tuple(
-    Queue(name, Exchange(name), routing_key=name) for name in ("outbox", "usage", "maintenance")
+    Queue(name, Exchange(name), routing_key=name) for name in ("outbox", "usage", "mail", "maintenance")
 )
-task_routes = {"outbox.*": {"queue": "outbox"}, "usage.*": {"queue": "usage"}}
+task_routes = {"outbox.*": {"queue": "outbox"}, "usage.*": {"queue": "usage"}, "mail.*": {"queue": "mail"}}
 task_create_missing_queues = False  # a misspelt queue is an error, not a place where messages wait for ever
 
 # A task that dies with its process is delivered again; every task is safe to run twice.
@@ -50,7 +50,9 @@ broker_pool_acquire_timeout = 2
 worker_soft_shutdown_timeout = 5.0
 worker_enable_soft_shutdown_on_idle = True
 
-worker_concurrency = 3  # the drain keeps one process busy, and the fold must not wait for it
+worker_concurrency = (
+    4  # the drain keeps one process busy, a slow mail server another, and the fold must not wait for either
+)
 worker_max_tasks_per_child = 5_000  # whatever leaks, leaks within bounds
 worker_hijack_root_logger = False  # models/logs.py has configured it
 worker_send_task_events = False
@@ -65,7 +67,17 @@ enable_utc = True
 beat_schedule = {
     "sweep the outbox": {"task": "outbox.sweep", "schedule": 1.0, "options": {"expires": 2.0}},
     "fold usage": {"task": "usage.fold", "schedule": 1.0, "options": {"expires": 2.0}},
+    "return tasks whose lease ran out": {
+        "task": "tasks.return_expired",
+        "schedule": 1.0,
+        "options": {"expires": 2.0},
+    },
+    "send mail": {"task": "mail.send", "schedule": 2.0, "options": {"expires": 4.0}},
     "make the log's partitions": {"task": "activity.ensure_partitions", "schedule": 3600.0},
     "expire idempotency keys": {"task": "idempotency.expire", "schedule": 3600.0},
     "expire sessions": {"task": "sessions.expire", "schedule": 3600.0},
+    "expire mailed tokens": {"task": "mailed_tokens.expire", "schedule": 3600.0},
+    "expire account events": {"task": "account_events.expire", "schedule": 3600.0},
+    "expire failed mails": {"task": "failed_mails.expire", "schedule": 3600.0},
+    "purge deleted teams": {"task": "teams.purge", "schedule": 3600.0},
 }

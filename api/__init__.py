@@ -6,15 +6,21 @@ from werkzeug.middleware.proxy_fix import ProxyFix
 
 from api import (
     activity,
+    api_keys,
     billing,
     cli,
     docs,
     errors,
     health,
+    invitations,
     limits,
     members,
     metering,
+    passwords,
+    permissions,
     requests,
+    roles,
+    second_factors,
     tasks,
     teams,
     usage,
@@ -29,7 +35,22 @@ from models.logs import configure_logs
 from models.settings import Settings, settings
 from realtime import sockets
 
-BLUEPRINTS = (users, teams, members, workspaces, tasks, activity, usage, billing)
+BLUEPRINTS = (
+    users,
+    passwords,
+    second_factors,
+    teams,
+    members,
+    invitations,
+    roles,
+    permissions,
+    api_keys,
+    workspaces,
+    tasks,
+    activity,
+    usage,
+    billing,
+)
 LARGEST_BODY = 1024 * 1024
 
 

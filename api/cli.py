@@ -9,6 +9,7 @@ from environs import Env
 from flask import Flask, current_app
 
 from api.docs import document
+from api.permission_matrix import matrix
 from models.access.actor import Actor, Origin
 from models.access.emails import normalize_email
 from models.access.passwords import hash_password
@@ -17,12 +18,14 @@ from models.operations import sessions, teams, users
 from models.queries import users as accounts
 
 OPENAPI = Path("docs/openapi.json")
+PERMISSIONS = Path("docs/permissions.md")
 DEMO_EMAIL = "demo@example.com"
 
 
 def register(app: Flask) -> None:
     app.cli.add_command(seed)
     app.cli.add_command(openapi)
+    app.cli.add_command(permissions_doc)
 
 
 @click.command()
@@ -46,8 +49,19 @@ def seed(email: str) -> None:
 def openapi(check: bool) -> None:
     """Write docs/openapi.json from the routes."""
     text = orjson.dumps(document(current_app), option=orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS).decode()
+    _write(OPENAPI, text + "\n", check=check, command="openapi")
+
+
+@click.command()
+@click.option("--check", is_flag=True, help="Fail if docs/permissions.md is not what the catalogue says.")
+def permissions_doc(check: bool) -> None:
+    """Write docs/permissions.md, the matrix of role and permission."""
+    _write(PERMISSIONS, matrix(), check=check, command="permissions-doc")
+
+
+def _write(path: Path, text: str, *, check: bool, command: str) -> None:
     if not check:
-        OPENAPI.write_text(text + "\n")
-    elif not OPENAPI.exists() or OPENAPI.read_text() != text + "\n":
-        click.echo(f"{OPENAPI} is out of date; run `flask --app wsgi openapi`.", err=True)
+        path.write_text(text, encoding="utf-8")
+    elif not path.exists() or path.read_text(encoding="utf-8") != text:
+        click.echo(f"{path} is out of date; run `flask --app wsgi {command}`.", err=True)
         sys.exit(1)

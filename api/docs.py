@@ -9,7 +9,7 @@ from flask_smorest import Api
 from swagger_ui_bundle import swagger_ui_path
 
 from api.json import dumps
-from api.resource import PUBLIC, Requirement, declared, requires
+from api.resource import MEMBER, PUBLIC, Requirement, declared, requires
 from api.schemas.errors import ProblemSchema
 from models.access.permissions import OWNER_ONLY, Permission
 
@@ -58,6 +58,9 @@ def _describe_needs(operation: dict[str, Any], requirement: Requirement | None) 
         unless = " It is not needed for oneself." if requirement.unless_self else ""
         owner = " The team's owner alone has it." if requirement.needs in OWNER_ONLY else ""
         needs = f"Needs the permission `{requirement.needs}`.{owner}{unless}"
+        operation["description"] = f"{operation.get('description', '')}\n\n{needs}".strip()
+    elif requirement.needs is MEMBER:
+        needs = "Needs membership in the team, in any role, or a key of it."
         operation["description"] = f"{operation.get('description', '')}\n\n{needs}".strip()
 
 

@@ -15,12 +15,14 @@ log = structlog.get_logger("api.errors")
 STATUS = {
     "validation_failed": 422,
     "unauthenticated": 401,
+    "second_factor_required": 401,
     "permission_denied": 403,
     "not_found": 404,
     "conflict": 409,
     "email_taken": 409,
     "seat_limit_reached": 409,
     "precondition_failed": 412,
+    "rate_limited": 429,
     "unavailable": 503,
 }
 HTTP_CODE = {
@@ -54,7 +56,10 @@ def problem(status: int, code: str, detail: str, **members: Any) -> Response:
 
 
 def domain_problem(error: DomainError) -> Response:
-    return problem(STATUS[error.code], error.code, error.detail, **error.members)
+    response = problem(STATUS[error.code], error.code, error.detail, **error.members)
+    if "retry_after" in error.members:
+        response.headers["Retry-After"] = str(error.members["retry_after"])
+    return response
 
 
 def http_problem(error: HTTPException) -> Response:

@@ -38,7 +38,11 @@ limiter = Limiter(
     in_memory_fallback_enabled=True,
 )
 limit_sign_in = limiter.shared_limit(auth_limit, scope="sign-in", key_func=get_remote_address)
-"""For sign-in and registration, which share one limit per address."""
+"""For whatever anybody may call, or checks a password, a code or a mailed token: they share one limit per address."""
+limit_sign_in_by_post = limiter.shared_limit(
+    auth_limit, scope="sign-in", key_func=get_remote_address, exempt_when=lambda: request.method != "POST"
+)
+"""The same limit, where the other methods of a route are as harmless as any call."""
 
 
 def rate_limited(error: RateLimitExceeded) -> Response:

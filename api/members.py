@@ -41,10 +41,21 @@ class Members(Resource):
         return operations.add(self.session, self.access, team, user=user, role=body["role"])
 
 
-@blueprint.route("/teams/<uuid:team_id>/members/<uuid:user_id>")
-class Member(Resource):
+class MemberResource(Resource):
+    """One member, under the team's lock for what is about to change the membership."""
+
     shown_as = MemberSchema
 
+    def locked(self, user_id: UUID) -> tuple[Team, TeamMember]:
+        """The team's row first: every change of a membership takes that one lock."""
+        team = teams.get(self.session, self.access, for_update=True)
+        member = members.get(self.session, self.access, user_id)
+        self.check_match(member)
+        return team, member
+
+
+@blueprint.route("/teams/<uuid:team_id>/members/<uuid:user_id>")
+class Member(MemberResource):
     @requires(Permission.members_read)
     @blueprint.shows(MemberSchema)
     def get(self, user_id: UUID) -> TeamMember:
@@ -56,7 +67,7 @@ class Member(Resource):
     @blueprint.shows(MemberSchema)
     def patch(self, body: dict[str, str], user_id: UUID) -> TeamMember:
         """Give a member another role. The owner stays an admin."""
-        team, member = self._locked(user_id)
+        team, member = self.locked(user_id)
         operations.change_role(self.session, self.access, team, member, role=body["role"])
         return member
 
@@ -64,12 +75,27 @@ class Member(Resource):
     @blueprint.shows_nothing()
     def delete(self, user_id: UUID) -> None:
         """Remove a member, or leave. The owner can do neither to themselves before a transfer."""
-        team, member = self._locked(user_id)
+        team, member = self.locked(user_id)
         operations.remove(self.session, self.access, team, member)
 
-    def _locked(self, user_id: UUID) -> tuple[Team, TeamMember]:
-        """The team's row first: every change of a membership takes that one lock."""
-        team = teams.get(self.session, self.access, for_update=True)
-        member = members.get(self.session, self.access, user_id)
-        self.check_match(member)
-        return team, member
+
+@blueprint.route("/teams/<uuid:team_id>/members/<uuid:user_id>/suspend")
+class Suspension(MemberResource):
+    @requires(Permission.members_update)
+    @blueprint.shows(MemberSchema)
+    def post(self, user_id: UUID) -> TeamMember:
+        """Bar a member from the team; seat and role stay."""
+        team, member = self.locked(user_id)
+        operations.suspend(self.session, self.access, team, member)
+        return member
+
+
+@blueprint.route("/teams/<uuid:team_id>/members/<uuid:user_id>/reactivate")
+class Reactivation(MemberResource):
+    @requires(Permission.members_update)
+    @blueprint.shows(MemberSchema)
+    def post(self, user_id: UUID) -> TeamMember:
+        """Lift a member's suspension."""
+        team, member = self.locked(user_id)
+        operations.reactivate(self.session, self.access, team, member)
+        return member

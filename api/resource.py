@@ -36,9 +36,11 @@ class Need(Enum):
 
     PUBLIC = "public"
     SIGNED_IN = "signed_in"
+    MEMBER = "member"
+    """Being in the team (or having a key of it), whatever the role: for questions about oneself."""
 
 
-PUBLIC, SIGNED_IN = Need.PUBLIC, Need.SIGNED_IN
+PUBLIC, SIGNED_IN, MEMBER = Need.PUBLIC, Need.SIGNED_IN, Need.MEMBER
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +107,14 @@ class Resource(MethodView):
             self.actor = enter(self.session, credential())
             g.user_id = self.actor.user_id
             return
-        self.access = enter_team(self.session, credential(), path.pop("team_id"))
+        self.access = enter_team(
+            self.session,
+            credential(),
+            path.pop("team_id"),
+            workspace_id=path.get("workspace_id"),
+            task_id=path.get("task_id"),
+            leaving=path.get(requirement.unless_self) if requirement.unless_self else None,
+        )
         g.user_id, g.entered_team_id = self.access.user_id, self.access.team_id
         oneself = requirement.unless_self and path.get(requirement.unless_self) == self.access.user_id
         if isinstance(requirement.needs, Permission) and not oneself:
@@ -113,7 +122,9 @@ class Resource(MethodView):
 
     def _respond(self, path: dict[str, Any]) -> Response:
         response: Response = make_response(current_app.ensure_sync(super().dispatch_request)(**path))
-        if self.shown_as is not None and response.is_json and 200 <= response.status_code < 300:
+        # An answer with a secret is of nothing that could be read again.
+        tagged = self.shown_as is not None and self.secret_of is None
+        if tagged and response.is_json and 200 <= response.status_code < 300:
             response.set_etag(etag_of(response.get_data(as_text=True)))
             response.make_conditional(request.environ)
         idempotency.keep(self.session, response, secret_of=self.secret_of)

@@ -3,13 +3,18 @@
 from typing import Any
 from uuid import UUID
 
+from flask import Response
+
 from api.blueprint import Blueprint
 from api.pagination import envelope, page_from
 from api.resource import Resource, requires
 from api.schemas.tasks import (
+    ClaimedTaskSchema,
+    TaskClaimSchema,
     TaskCompleteSchema,
     TaskCreateSchema,
     TaskFailSchema,
+    TaskHeartbeatSchema,
     TaskQuery,
     TaskSchema,
     TaskUpdateSchema,
@@ -41,6 +46,20 @@ class Tasks(Resource):
         """Make a pending task."""
         workspace = workspaces.get(self.session, self.access, workspace_id)
         return operations.create(self.session, self.access, workspace, **body)
+
+
+@blueprint.route("/teams/<uuid:team_id>/workspaces/<uuid:workspace_id>/tasks/claim")
+class Claim(Resource):
+    """Not `shown_as` anything: its answer has more than the task that other routes show, so an ETag would match none of theirs."""
+
+    @requires(Permission.tasks_update)
+    @blueprint.body(TaskClaimSchema)
+    @blueprint.shows(ClaimedTaskSchema)
+    @blueprint.alt_response(204, description="There is none to take.")  # type: ignore[untyped-decorator]  # flask-smorest has no types
+    def post(self, body: dict[str, Any], workspace_id: UUID) -> TaskRow | Response:
+        """Take the oldest pending task under a lease, which heartbeats extend; when it runs out, the task is pending again."""
+        workspace = workspaces.get(self.session, self.access, workspace_id)
+        return operations.claim(self.session, self.access, workspace, **body) or Response(status=204)
 
 
 class TaskResource(Resource):
@@ -83,9 +102,23 @@ class Start(TaskResource):
     @requires(Permission.tasks_update)
     @blueprint.shows(TaskSchema)
     def post(self, task_id: UUID) -> TaskRow:
-        """Begin to work on a pending task."""
+        """Begin to work on a pending task, without a lease."""
         task = self.locked(task_id)
         operations.start(self.session, self.access, task)
+        return task
+
+
+@blueprint.route("/teams/<uuid:team_id>/tasks/<uuid:task_id>/heartbeat")
+class Heartbeat(Resource):
+    """No `TaskResource`, as `Claim` is none."""
+
+    @requires(Permission.tasks_update)
+    @blueprint.body(TaskHeartbeatSchema)
+    @blueprint.shows(ClaimedTaskSchema)
+    def post(self, body: dict[str, Any], task_id: UUID) -> TaskRow:
+        """Extend the lease of a claimed task, from now; 409 once it is lost."""
+        task = tasks.get(self.session, self.access, task_id, for_update=True)
+        operations.heartbeat(self.session, self.access, task, **body)
         return task
 
 
@@ -106,7 +139,7 @@ class Fail(TaskResource):
     @requires(Permission.tasks_update)
     @blueprint.body(TaskFailSchema)
     @blueprint.shows(TaskSchema)
-    def post(self, body: dict[str, str], task_id: UUID) -> TaskRow:
+    def post(self, body: dict[str, Any], task_id: UUID) -> TaskRow:
         """Report a task in processing as failed."""
         task = self.locked(task_id)
         operations.fail(self.session, self.access, task, **body)
@@ -118,7 +151,7 @@ class Cancel(TaskResource):
     @requires(Permission.tasks_update)
     @blueprint.shows(TaskSchema)
     def post(self, task_id: UUID) -> TaskRow:
-        """Cancel a task that is pending or in processing."""
+        """Cancel a task that is pending or in processing, whoever works on it."""
         task = self.locked(task_id)
         operations.cancel(self.session, self.access, task)
         return task

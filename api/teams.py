@@ -1,13 +1,14 @@
 """Teams."""
 
 from typing import Any
+from uuid import UUID
 
 from api.blueprint import Blueprint
 from api.pagination import envelope, page_from
 from api.resource import SIGNED_IN, Resource, requires
-from api.schemas.base import PageQuery
-from api.schemas.teams import TeamNameSchema, TeamSchema, TransferSchema
+from api.schemas.teams import TeamNameSchema, TeamSchema, TeamsQuery, TeamUpdateSchema, TransferSchema
 from models.access.permissions import ADMIN, Permission
+from models.operations import members
 from models.operations import teams as operations
 from models.queries import teams
 from models.queries.teams import TeamView
@@ -20,11 +21,11 @@ class Teams(Resource):
     shown_as = TeamSchema
 
     @requires(SIGNED_IN)
-    @blueprint.query(PageQuery)
+    @blueprint.query(TeamsQuery)
     @blueprint.lists(TeamSchema)
     def get(self, query: dict[str, Any]) -> dict[str, Any]:
         """The caller's teams, oldest first."""
-        return envelope(teams.mine(self.session, self.actor, page_from(query)))
+        return envelope(teams.mine(self.session, self.actor, page_from(query), **query))
 
     @requires(SIGNED_IN)
     @blueprint.body(TeamNameSchema)
@@ -45,18 +46,18 @@ class Team(Resource):
         return TeamView(teams.get(self.session, self.access), self.access.role)
 
     @requires(Permission.teams_update)
-    @blueprint.body(TeamNameSchema)
+    @blueprint.body(TeamUpdateSchema)
     @blueprint.shows(TeamSchema)
-    def patch(self, body: dict[str, str]) -> TeamView:
-        """Rename the team."""
+    def patch(self, body: dict[str, Any]) -> TeamView:
+        """Rename the team, or ask its members for a second factor."""
         view = self._locked()
-        operations.update(self.session, self.access, view.team, name=body["name"])
+        operations.update(self.session, self.access, view.team, **body)
         return view
 
     @requires(Permission.teams_delete)
     @blueprint.shows_nothing()
     def delete(self) -> None:
-        """Delete the team; the owner alone may. Nobody can enter it from then on; its log outlives it."""
+        """Delete the team; the owner alone may. Nobody can enter it from then on; it can be restored for 30 days."""
         operations.delete(self.session, self.access, self._locked().team)
 
     def _locked(self) -> TeamView:
@@ -75,5 +76,16 @@ class Ownership(Resource):
     def post(self, body: dict[str, Any]) -> TeamView:
         """Make another member the owner, who becomes an admin; the old owner stays one."""
         team = teams.get(self.session, self.access, for_update=True)
-        operations.transfer_ownership(self.session, self.access, team, user_id=body["user_id"])
+        members.transfer_ownership(self.session, self.access, team, user_id=body["user_id"])
         return TeamView(team, self.access.role)
+
+
+@blueprint.route("/teams/<uuid:deleted_team_id>/restore")
+class Restored(Resource):
+    shown_as = TeamSchema
+
+    @requires(SIGNED_IN)
+    @blueprint.shows(TeamSchema)
+    def post(self, deleted_team_id: UUID) -> TeamView:
+        """Bring a deleted team back; its owner alone may, for 30 days. For anyone else it is absent."""
+        return TeamView(operations.restore(self.session, self.actor, deleted_team_id), ADMIN)

@@ -1,28 +1,34 @@
-"""Accounts, signing in and out, and one's own sessions."""
+"""Accounts, signing in and out, one's own sessions and what happened to one's account."""
 
 from typing import Any
 from uuid import UUID
 
 from api.authentication import origin
 from api.blueprint import Blueprint
+from api.hashing import PreparedResource, read_body
 from api.limits import limit_sign_in
 from api.offload import off_the_loop
 from api.pagination import envelope, page_from
 from api.resource import PUBLIC, SIGNED_IN, Resource, requires
 from api.schemas.base import PageQuery
 from api.schemas.users import (
+    AccountEventSchema,
     LoginSchema,
     ProfileSchema,
     RegisterSchema,
     SessionSchema,
     SignedInSchema,
     UserSchema,
+    VerifyEmailSchema,
 )
 from models.access.emails import normalize_email
 from models.access.passwords import hash_password, verify_password
 from models.database import transaction
 from models.errors import Unauthenticated
-from models.operations import sessions, users
+from models.operations import account_events as account_event_operations
+from models.operations import second_factors, sessions, users
+from models.operations.second_factors import Checked
+from models.queries import account_events
 from models.queries import users as accounts
 from models.settings import settings
 from models.tables import User
@@ -30,7 +36,7 @@ from models.tables import User
 blueprint = Blueprint("users", "Accounts, sign-in and sessions")
 
 
-class SigningIn(Resource):
+class SigningIn(PreparedResource):
     """What registering and signing in have in common: the answer, and its secret."""
 
     decorators = [limit_sign_in]
@@ -45,14 +51,22 @@ class SigningIn(Resource):
 
 @blueprint.route("/auth/register")
 class Register(SigningIn):
+    password_hash: str
+
+    def prepare_post(self) -> None:
+        self.password_hash = off_the_loop(hash_password, read_body(RegisterSchema)["password"])
+
     @requires(PUBLIC)
     @blueprint.body(RegisterSchema)
     @blueprint.shows(SignedInSchema, 201)
     def post(self, body: dict[str, str]) -> dict[str, Any]:
-        """Make an account and sign in."""
-        password_hash = off_the_loop(hash_password, body["password"])
+        """Make an account and sign in; a mail to verify the address follows."""
         user = users.register(
-            self.session, email=body["email"], name=body["name"], password_hash=password_hash
+            self.session,
+            email=body["email"],
+            name=body["name"],
+            password_hash=self.password_hash,
+            origin=origin(),
         )
         answer = self.signed_in(user)
         self.secret_of = user.id
@@ -61,19 +75,64 @@ class Register(SigningIn):
 
 @blueprint.route("/auth/login")
 class Login(SigningIn):
-    @requires(PUBLIC)
-    @blueprint.body(LoginSchema)
-    @blueprint.shows(SignedInSchema)
-    def post(self, body: dict[str, str]) -> dict[str, Any]:
-        """Sign in. The answer, and the time that it takes, are the same for an unknown address and a wrong password."""
+    verified_hash: str | None = None
+    """Of the password that was right; None for a wrong one."""
+    checked: Checked
+
+    def prepare_post(self) -> None:
+        body = read_body(LoginSchema)
         address = normalize_email(body["email"])
         with transaction() as session:  # ends before the hashing: no connection waits for it
             known = accounts.by_email(session, address)
         verified = off_the_loop(verify_password, known.password_hash if known else None, body["password"])
-        user = accounts.by_email(self.session, address)
-        if not (verified and user and known and user.password_hash == known.password_hash):
+        if not (verified and known):
+            record_failure(address, "password")
+            return
+        self.verified_hash = known.password_hash
+        with transaction() as session:  # its own: a wrong code is counted although the request is rolled back
+            self.checked = second_factors.check(
+                session,
+                known.id,
+                body.get("code"),
+                origin=origin(),
+                wrong=Unauthenticated("The code is wrong."),
+            )
+        if isinstance(self.checked.refusal, Unauthenticated):
+            record_failure(address, "code")
+
+    @requires(PUBLIC)
+    @blueprint.body(LoginSchema)
+    @blueprint.shows(SignedInSchema)
+    def post(self, body: dict[str, str]) -> dict[str, Any]:
+        """
+        Sign in. The answer, and the time that it takes, are the same for an unknown address and a wrong password.
+
+        With a second factor, the right password alone is answered 401 `second_factor_required`; after five wrong codes in a
+        row no code is looked at for 15 minutes (429).
+        """
+        user = accounts.by_email(self.session, normalize_email(body["email"]), for_update=True)
+        if not (user and user.password_hash == self.verified_hash):
             raise Unauthenticated("The address or the password is wrong.")
+        second_factors.uphold(self.session, user, self.checked)
         return self.signed_in(user)
+
+
+def record_failure(address: str, wrong: str) -> None:
+    """In a transaction of its own: the refusal rolls the request's back."""
+    with transaction() as session:
+        account_event_operations.record_failed_sign_in(session, address, origin=origin(), wrong=wrong)
+
+
+@blueprint.route("/auth/verify-email")
+class EmailVerification(Resource):
+    decorators = [limit_sign_in]
+
+    @requires(PUBLIC)
+    @blueprint.body(VerifyEmailSchema)
+    @blueprint.shows_nothing()
+    def post(self, body: dict[str, str]) -> None:
+        """Prove by a mailed token that one reads the address of one's account."""
+        users.verify_email(self.session, token=body["token"], origin=origin())
 
 
 @blueprint.route("/auth/logout")
@@ -102,8 +161,29 @@ class Me(Resource):
         """Change one's name."""
         user = accounts.get(self.session, self.actor.user_id, for_update=True)
         self.check_match(user)
-        users.rename(self.session, user, name=body["name"])
+        users.rename(self.session, self.actor, user, name=body["name"])
         return user
+
+
+@blueprint.route("/me/verify-email")
+class MyEmailVerification(Resource):
+    decorators = [limit_sign_in]
+
+    @requires(SIGNED_IN)
+    @blueprint.shows_nothing()
+    def post(self) -> None:
+        """Send the mail to verify one's address again, unless it is verified."""
+        users.request_verification(self.session, accounts.get(self.session, self.actor.user_id))
+
+
+@blueprint.route("/me/activity")
+class MyActivity(Resource):
+    @requires(SIGNED_IN)
+    @blueprint.query(PageQuery)
+    @blueprint.lists(AccountEventSchema)
+    def get(self, query: dict[str, Any]) -> dict[str, Any]:
+        """What happened to one's account, newest first: sign-ins, failed ones, changes."""
+        return envelope(account_events.of_actor(self.session, self.actor, page_from(query)))
 
 
 @blueprint.route("/me/sessions")

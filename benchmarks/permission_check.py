@@ -9,7 +9,6 @@ them). The exit code says nothing of the target, which is: `enter_team` at most 
 import argparse
 import asyncio
 import gc
-import hashlib
 import os
 import random
 import socket
@@ -17,7 +16,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from http.client import HTTPConnection
@@ -32,9 +31,9 @@ from uuid_utils.compat import uuid7
 
 from api import create_app
 from benchmarks.measuring import percentile, plain_url, print_table, servers
-from models.access.credentials import Credential
+from models.access.credentials import KEY_PREFIX, Credential, hash_secret
 from models.access.entry import enter_team
-from models.access.permissions import Permission
+from models.access.permissions import BUILT_IN_ROLES, Permission
 from models.database import engine
 from models.errors import NotFound
 from models.settings import settings
@@ -69,10 +68,15 @@ class Check:
     user_id: UUID
     team_id: UUID
     hit: bool
+    workspace_id: UUID
+    """Of the team. Every other member is listed in it, in a role of their own."""
+    key_of: int
+    """The number of a team whose keys enter where this caller does: that team, or another."""
 
 
 Measure = Callable[[Sequence[Check]], list[float]]
 """Performs the checks and returns how many seconds each took."""
+Way = Callable[[], AbstractContextManager[Measure]]
 
 
 def main() -> None:
@@ -122,6 +126,7 @@ class Callers:
         self._random = random.Random(SEED)
         self.users = [uuid7() for _ in range(size.users)]
         self.teams = [uuid7() for _ in range(size.teams)]
+        self.workspaces = [uuid7() for _ in self.teams]
         everyone = range(size.users)
         self.members = [self._random.sample(everyone, size.members) for _ in self.teams]
 
@@ -133,8 +138,7 @@ class Callers:
                 for number, user in enumerate(self.users)
             ),
             "sessions (id, user_id, token_hash, expires_at)": (
-                (uuid7(), user, hashlib.sha256(token(number).encode()).digest(), later)
-                for number, user in enumerate(self.users)
+                (uuid7(), user, hash_secret(token(number)), later) for number, user in enumerate(self.users)
             ),
             "teams (id, name, owner_id, plan, max_members)": (
                 (team, f"Team {number}", self.users[self.members[number][0]], "pro", 50)
@@ -145,6 +149,7 @@ class Callers:
                 for team, members in zip(self.teams, self.members, strict=True)
                 for position, user in enumerate(members)
             ),
+            **self._within_teams(later),
         }
         with connection() as database:
             with database.transaction(), database.cursor() as cursor:
@@ -153,6 +158,34 @@ class Callers:
                         for row in rows:
                             copy.write_row(row)
             database.execute("VACUUM ANALYZE")
+
+    def _within_teams(self, later: datetime) -> dict[str, Iterator[tuple[object, ...]]]:
+        """A workspace, an agent and two keys of each team, one of them the agent's; both act for its second member."""
+        agents = [uuid7() for _ in self.teams]
+        scope = [permission.value for permission in BUILT_IN_ROLES["viewer"]]
+        makers = [self.users[members[1]] for members in self.members]
+        return {
+            "workspaces (id, team_id, name, created_by)": (
+                (workspace, team, "Research", makers[number])
+                for number, (workspace, team) in enumerate(zip(self.workspaces, self.teams, strict=True))
+            ),
+            "workspace_members (workspace_id, team_id, user_id, role)": (
+                (workspace, team, self.users[user], "viewer")
+                for workspace, team, members in zip(self.workspaces, self.teams, self.members, strict=True)
+                for user in members[2::2]
+            ),
+            "agents (id, team_id, name, role, created_by)": (
+                (agents[number], team, "Scout", "member", makers[number]) for number, team in enumerate(self.teams)
+            ),
+            "api_keys (id, team_id, user_id, agent_id, name, prefix, key_hash, permissions, expires_at)": (
+                (
+                    uuid7(), team, makers[number], agent, "ci", "ahk_", hash_secret(key(number, agent is not None)),
+                    scope, later,
+                )
+                for number, team in enumerate(self.teams)
+                for agent in (None, agents[number])
+            ),
+        }  # fmt: skip
 
     def checks(self, count: int) -> list[Check]:
         return [self._check() for _ in range(count)]
@@ -163,11 +196,16 @@ class Callers:
         user = self._random.choice(self.members[team])
         while not hit and user in self.members[team]:
             user = self._random.randrange(len(self.users))
-        return Check(token(user), self.users[user], self.teams[team], hit)
+        key_of = team if hit else (team + 1) % len(self.teams)
+        return Check(token(user), self.users[user], self.teams[team], hit, self.workspaces[team], key_of)
 
 
 def token(user: int) -> str:
     return f"ahq_benchmark_{user}"
+
+
+def key(team: int, is_agents: bool) -> str:
+    return f"{KEY_PREFIX}benchmark_{team}_{'agent' if is_agents else 'program'}"
 
 
 def connection() -> psycopg.Connection[tuple[object, ...]]:
@@ -208,19 +246,27 @@ def bare_lookup() -> Iterator[Measure]:
         yield lambda checks: timed(checks, ask)
 
 
-@contextmanager
-def ours() -> Iterator[Measure]:
-    """On a session that has begun, as a request's has."""
-    with Session(engine()) as session:
+def entering(secret: Callable[[Check], str], *, in_workspace: bool = False) -> Way:
+    """`enter_team` by this secret, on a session that has begun, as a request's has."""
 
-        def ask(check: Check) -> bool:
-            try:
-                enter_team(session, Credential(check.token), check.team_id, Permission.tasks_read)
-            except NotFound:
-                return False
-            return True
+    @contextmanager
+    def way() -> Iterator[Measure]:
+        with Session(engine()) as session:
 
-        yield lambda checks: timed(checks, ask)
+            def ask(check: Check) -> bool:
+                workspace_id = check.workspace_id if in_workspace else None
+                credential = Credential(secret(check))
+                try:
+                    enter_team(
+                        session, credential, check.team_id, Permission.tasks_read, workspace_id=workspace_id
+                    )
+                except NotFound:
+                    return False
+                return True
+
+            yield lambda checks: timed(checks, ask)
+
+    return way
 
 
 @contextmanager
@@ -311,10 +357,14 @@ def headers(check: Check) -> dict[str, str]:
     return {"Authorization": f"Bearer {check.token}"}
 
 
-WAYS = {
+WAYS: dict[str, Way] = {
     "SELECT 1, psycopg": select_1,
     "membership row, psycopg": bare_lookup,
-    "enter_team, open session": ours,
+    "enter_team, open session": entering(lambda check: check.token),
+    "… within a workspace": entering(lambda check: check.token, in_workspace=True),
+    "… by an API key": entering(lambda check: key(check.key_of, False)),
+    "… by an agent's key": entering(lambda check: key(check.key_of, True)),
+    "… by it within a workspace": entering(lambda check: key(check.key_of, True), in_workspace=True),
     "async ORM, two selects": async_orm,
     "whole request, test client": test_client,
     "whole request, gunicorn": gunicorn,

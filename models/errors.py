@@ -1,6 +1,6 @@
 """Domain errors. Each has a stable `code`; which HTTP status or WebSocket frame it becomes is the edge's business."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
 
@@ -17,6 +17,24 @@ class DomainError(Exception):
 
 class Unauthenticated(DomainError):
     code = "unauthenticated"
+
+
+class SecondFactorRequired(DomainError):
+    """The password is right, and this account wants a code besides; nobody else is told."""
+
+    code = "second_factor_required"
+
+    def __init__(self) -> None:
+        super().__init__("This account has a second factor; send its code, or a recovery code, as `code`.")
+
+
+class TooManyAttempts(DomainError):
+    """Too many wrong codes; `retry_after` says in how many seconds the next one is looked at."""
+
+    code = "rate_limited"
+
+    def __init__(self, *, retry_after: int) -> None:
+        super().__init__(f"Too many wrong codes; wait {retry_after} s and repeat.", retry_after=retry_after)
 
 
 class PermissionDenied(DomainError):
@@ -70,18 +88,27 @@ class Invalid(DomainError):
         self.errors = dict(errors)
 
 
+FOR_CONSTRAINT: Mapping[str, Callable[[], DomainError]] = {
+    "uq_users_email_normalized": lambda: EmailTaken("An account with this address exists already."),
+    "uq_team_members_team_id_user_id": lambda: Conflict("This user is a member of the team already."),
+    "fk_teams_id_owner_id_team_members": lambda: Conflict(
+        "The owner must stay a member of the team; transfer the ownership first."
+    ),
+    "uq_invitations_pending": lambda: Conflict("An invitation waits for this address already; resend it."),
+    "uq_agents_team_id_name": lambda: Conflict("An agent of this team has this name already."),
+    "fk_api_keys_team_id_agent_id_agents": lambda: NotFound("agent"),
+    "fk_tasks_team_id_agent_id_agents": lambda: NotFound("agent"),
+    # Whoever makes a key or a private workspace was removed meanwhile.
+    "fk_api_keys_team_id_user_id_team_members": lambda: NotFound("team"),
+    "fk_workspace_members_team_id_user_id_team_members": lambda: NotFound("team"),
+    "fk_tasks_team_id_workspace_id_workspaces": lambda: NotFound("workspace"),
+    "fk_tasks_team_id_assignee_id_team_members": lambda: Invalid(
+        {"assignee_id": ["The assignee must be a member of the team."]}
+    ),
+}
+
+
 def for_constraint(name: str | None) -> DomainError | None:
     """The domain error that a violated database constraint stands for, by the constraint's name."""
-    match name:
-        case "uq_users_email_normalized":
-            return EmailTaken("An account with this address exists already.")
-        case "uq_team_members_team_id_user_id":
-            return Conflict("This user is a member of the team already.")
-        case "fk_teams_id_owner_id_team_members":
-            return Conflict("The owner must stay a member of the team; transfer the ownership first.")
-        case "fk_tasks_team_id_workspace_id_workspaces":
-            return NotFound("workspace")
-        case "fk_tasks_team_id_assignee_id_team_members":
-            return Invalid({"assignee_id": ["The assignee must be a member of the team."]})
-        case _:
-            return None
+    make = FOR_CONSTRAINT.get(name or "")
+    return make() if make else None

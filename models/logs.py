@@ -11,7 +11,7 @@ from structlog.typing import EventDict, Processor
 
 SECRET_KEYS = re.compile(r"token|password|secret|authorization|cookie|ticket|api_?key", re.IGNORECASE)
 SECRET_VALUES = re.compile(
-    r"ahq_[\w-]+"  # our own tokens, wherever they stand
+    r"ah[a-z]_[\w-]+"  # our own tokens, wherever they stand
     r"|(?<=[?&]token=)[^&\s\"']+|(?<=[?&]ticket=)[^&\s\"']+"  # credentials in a URL
     r"|(?<=Bearer )[^\s\"']+"
     r"|(?<=://)[^/@\s\"']*:[^/@\s\"']+(?=@)"  # user:password of a URL

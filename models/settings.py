@@ -1,8 +1,10 @@
 """The one reader of the environment: every setting of every process, typed and frozen."""
 
 from dataclasses import dataclass
+from email.utils import parseaddr
 from functools import cache
 from pathlib import Path
+from urllib.parse import parse_qsl, urlsplit
 
 import limits
 from environs import Env, ValidationError, validate
@@ -29,6 +31,12 @@ class Settings:
     trusted_proxies: int
     """How many reverse proxies set X-Forwarded-For; 0 believes the socket's own address."""
     session_days: int
+    mail_url: str
+    """Where mail goes: file:///directory, smtp://user:password@host:port (`?starttls=true`), or smtps://… for TLS at once."""
+    mail_from: str
+    """Who mails say they are from, like `Name <name@example.com>`."""
+    public_url: str
+    """What the links in mails begin with: how people reach this service. Without a slash at its end."""
     log_level: str
     log_format: str
     """json, or console for people."""
@@ -37,18 +45,23 @@ class Settings:
     def from_environment(cls) -> "Settings":
         """Reads the environment; raises environs.EnvError naming a missing or malformed variable."""
         env = Env()
+        data_directory = Path(env.str("AGENTHQ_DATA", "var"))
+        port = env.int("PORT", 8000, validate=validate.Range(1, 65535))
         return cls(
             database_url=sqlalchemy_url(env.str("DATABASE_URL")),
             redis_url=env.str("REDIS_URL"),
-            data_directory=Path(env.str("AGENTHQ_DATA", "var")),
+            data_directory=data_directory,
             bind_host=env.str("BIND_HOST", "127.0.0.1"),
-            port=env.int("PORT", 8000, validate=validate.Range(1, 65535)),
+            port=port,
             web_workers=env.int("WEB_WORKERS", 2, validate=validate.Range(1)),
             database_pool_size=env.int("DATABASE_POOL_SIZE", 20, validate=validate.Range(1)),
             rate_limit_auth=env.str("RATE_LIMIT_AUTH", "30 per minute", validate=_rate_limit),
             rate_limit_api=env.str("RATE_LIMIT_API", "6000 per minute", validate=_rate_limit),
             trusted_proxies=env.int("TRUSTED_PROXIES", 0, validate=validate.Range(0)),
             session_days=env.int("SESSION_DAYS", 30, validate=validate.Range(1)),
+            mail_url=env.str("MAIL_URL", (data_directory / "mail").absolute().as_uri(), validate=_mail_url),
+            mail_from=env.str("MAIL_FROM", "AgentHQ <agenthq@localhost>", validate=_sender),
+            public_url=env.str("PUBLIC_URL", f"http://127.0.0.1:{port}", validate=_web_url).rstrip("/"),
             log_level=env.str(
                 "LOG_LEVEL", "INFO", validate=validate.OneOf(["DEBUG", "INFO", "WARNING", "ERROR"])
             ),
@@ -61,6 +74,46 @@ def _rate_limit(value: str) -> None:
         limits.parse_many(value)
     except ValueError as error:
         raise ValidationError("must be like `30 per minute`") from error
+
+
+def _mail_url(value: str) -> None:
+    if not _is_mail_url(value):
+        raise ValidationError(
+            "must be like file:///absolute/directory, smtp://user:password@host:587?starttls=true or smtps://host"
+        )
+
+
+def _is_mail_url(value: str) -> bool:
+    try:
+        url = urlsplit(value)
+        options = dict(parse_qsl(url.query, keep_blank_values=True, strict_parsing=bool(url.query)))
+        port = url.port
+    except ValueError:
+        return False
+    if url.scheme == "file":
+        return not (url.netloc or url.query or url.fragment) and url.path.startswith("/")
+    if url.scheme not in {"smtp", "smtps"} or not url.hostname or url.path not in {"", "/"} or url.fragment:
+        return False
+    allowed = [{}, {"starttls": "true"}, {"starttls": "false"}] if url.scheme == "smtp" else [{}]
+    return options in allowed and port != 0 and (url.username is None) == (url.password is None)
+
+
+def _sender(value: str) -> None:
+    name, address = parseaddr(value)
+    local, _, domain = address.rpartition("@")
+    if not (local and domain and (name + address).isprintable() and value.isprintable()):
+        raise ValidationError("must be like `AgentHQ <agenthq@example.com>`")
+
+
+def _web_url(value: str) -> None:
+    try:
+        url = urlsplit(value)
+        good = url.scheme in {"http", "https"} and bool(url.hostname) and not (url.query or url.fragment)
+        good = good and url.port != 0 and value.isprintable() and " " not in value
+    except ValueError:
+        good = False
+    if not good:
+        raise ValidationError("must be like https://agenthq.example.com")
 
 
 def sqlalchemy_url(url: str) -> str:

@@ -7,8 +7,9 @@ from uuid import UUID
 from sqlalchemy import func, select, text
 from sqlalchemy.orm import Session
 
-from models.access.entry import Access
+from models.access.entry import BARRED, Access, permissions_of
 from models.access.permissions import Permission
+from models.access.power import effective
 from models.tables import ActivityHead, OutboxEvent
 
 JOIN = Permission.realtime_read
@@ -16,27 +17,44 @@ PUBLISH = Permission.realtime_publish
 
 TEAM_PREFIX = b"team:"
 
-STANDING = text("""
-SELECT s.id AS session_id, m.team_id,
-       (SELECT string_agg(p.resource || ':' || p.action, ' ') FROM permissions p
-        WHERE p.role = m.role AND p.allowed AND p.resource = 'realtime'
-          AND (p.team_id IS NULL OR p.team_id = m.team_id)) AS permissions
-FROM unnest(CAST(:session_ids AS uuid[]), CAST(:team_ids AS uuid[])) AS entered(session_id, team_id)
-JOIN sessions s ON s.id = entered.session_id AND s.expires_at > now()
-JOIN teams t ON t.id = entered.team_id AND t.deleted_at IS NULL
-JOIN team_members m ON m.team_id = t.id AND m.user_id = s.user_id
-""")
+# What entering by a session or an API key asks (models/access/entry.py), of all entries at once: the bearers of one role,
+# agent's role and scope share a row, so what these grant is looked up and brought once, however many sockets there are.
+STANDING = text(f"""
+WITH entered AS (
+  SELECT * FROM unnest(CAST(:team_ids AS uuid[]), CAST(:session_ids AS uuid[]), CAST(:api_key_ids AS uuid[]))
+    WITH ORDINALITY AS entered(team_id, session_id, api_key_id, number)
+), presented AS (
+  SELECT e.number, e.team_id, c.user_id, NULL AS agent_role, NULL AS scope
+  FROM entered e JOIN sessions c ON c.id = e.session_id
+  WHERE c.expires_at > now()
+  UNION ALL
+  SELECT e.number, e.team_id, c.user_id, a.role, c.permissions
+  FROM entered e JOIN api_keys c ON c.id = e.api_key_id AND c.team_id = e.team_id LEFT JOIN agents a ON a.id = c.agent_id
+  WHERE c.expires_at > now()
+)
+SELECT m.numbers, {permissions_of("m.role")} AS granted,
+       CASE WHEN m.agent_role IS NOT NULL THEN {permissions_of("m.agent_role")} END AS agent, m.scope
+FROM (
+  SELECT m.team_id, m.role, c.agent_role, c.scope, array_agg(c.number) AS numbers
+  FROM presented c
+  JOIN team_members m ON m.user_id = c.user_id AND m.team_id = c.team_id
+  JOIN teams t ON t.id = m.team_id AND t.deleted_at IS NULL
+  WHERE ({BARRED}) IS NULL
+  GROUP BY m.team_id, m.role, c.agent_role, c.scope
+) AS m
+""")  # noqa: S608  made of constants alone
 
 
 class Entry(NamedTuple):
-    """By what a socket came into its team."""
+    """By what a socket came into its team: a session or an API key."""
 
-    session_id: UUID
     team_id: UUID
+    session_id: UUID | None
+    api_key_id: UUID | None
 
     @classmethod
     def of(cls, access: Access) -> "Entry":
-        return cls(access.session_id, access.team_id)
+        return cls(access.team_id, access.session_id, access.api_key_id)
 
 
 class Position(NamedTuple):
@@ -74,13 +92,16 @@ def position(session: Session, access: Access) -> Position:
 
 
 def standing(session: Session, entries: Collection[Entry]) -> dict[Entry, frozenset[str]]:
-    """The real-time permissions that each entry carries now, in one statement; who may not enter any more is missing."""
-    rows = session.execute(
-        STANDING,
-        {
-            "session_ids": [entry.session_id for entry in entries],
-            "team_ids": [entry.team_id for entry in entries],
-        },
-    )
-    found = {Entry(row.session_id, row.team_id): frozenset((row.permissions or "").split()) for row in rows}
-    return {entry: permissions for entry, permissions in found.items() if JOIN in permissions}
+    """The permissions that each entry carries now, in one statement; who may not listen any more is missing."""
+    numbered = list(entries)
+    columns = {
+        "team_ids": [entry.team_id for entry in numbered],
+        "session_ids": [entry.session_id for entry in numbered],
+        "api_key_ids": [entry.api_key_id for entry in numbered],
+    }
+    found: dict[Entry, frozenset[str]] = {}
+    for numbers, granted, agent, scope in session.execute(STANDING, columns):
+        permissions = effective(granted, agent=agent, key=scope)
+        if JOIN in permissions:
+            found.update(dict.fromkeys((numbered[number - 1] for number in numbers), permissions))
+    return found

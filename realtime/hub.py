@@ -25,15 +25,15 @@ from models.access.entry import Access
 from models.database import transaction
 from models.errors import Unavailable
 from models.queries import activity
+from models.queries.audiences import audiences_of
 from models.settings import settings
-from models.tables import ActivityLog
 from realtime import messages
 from realtime.channels import Entry, Position, standing
 from realtime.connection import Connection
+from realtime.frames import EventFrame
 from realtime.messages import NO_SENDER, CloseCode, Envelope
 from realtime.publisher import connect
 from realtime.subscription import Subscription
-from realtime.transport import text_frame
 
 log = structlog.get_logger("realtime.hub")
 
@@ -55,6 +55,8 @@ class Subscriber:
 
     connection: Connection
     entry: Entry
+    user_id: UUID
+    """The person, or for whom the API key or the agent acts."""
     permissions: frozenset[str]
     echo: bool
     heartbeat_s: float
@@ -87,10 +89,15 @@ class Channel:
     subscribed: threading.Event = field(default_factory=threading.Event)
     """Redis has confirmed the subscription."""
 
-    def deliver(self, seq: int, frame: bytes) -> None:
+    def deliver(self, event: EventFrame) -> None:
+        seq, frame, _, audience = event
         self.head = seq
-        for subscriber in self.subscribers:
-            subscriber.show(seq, frame)
+        if audience is None:  # nearly always, and then one call a socket
+            for subscriber in self.subscribers:
+                subscriber.show(seq, frame)
+        else:
+            for subscriber in self.subscribers:
+                subscriber.show(seq, event.seen_by(subscriber.user_id))
 
 
 class Hub:
@@ -112,6 +119,7 @@ class Hub:
             subscriber = Subscriber(
                 connection=connection,
                 entry=Entry.of(access),
+                user_id=access.user_id,
                 permissions=access.permissions,
                 echo=echo,
                 heartbeat_s=heartbeat_s,
@@ -176,16 +184,16 @@ class Hub:
 
     def receive(self, team_id: UUID, sealed: bytes) -> None:
         """Fans out what Redis brought; raises ValueError for what no publisher of ours sent."""
-        payload, seq, sender = Envelope.unseal(sealed)
-        frame = text_frame(payload)
+        payload, seq, sender, audience = Envelope.unseal(sealed)
+        event = EventFrame.of(payload, seq, audience)
         with self._lock:
             channel = self._channels.get(team_id)
             if channel is None:
                 return
             if not seq:
-                self._fan_out(channel, frame, sender)
+                self._fan_out(channel, event.frame, sender)
             elif seq == channel.head + 1:
-                channel.deliver(seq, frame)
+                channel.deliver(event)
             elif seq > channel.head:
                 self._fall_behind([team_id])
 
@@ -240,11 +248,11 @@ class Hub:
     def _catch_up(self, subscriber: Subscriber) -> None:
         """Shows the subscriber the log from its cursor on, at its own pace, until it is where the others are."""
         while not subscriber.live:
-            rows = _read(subscriber.entry.team_id, subscriber.cursor)
-            for row in rows:
-                subscriber.connection.offer_patiently(text_frame(messages.event(row)))
-                subscriber.cursor = row.seq
-            if len(rows) < PAGE:
+            events = _read(subscriber.entry.team_id, subscriber.cursor)
+            for event in events:
+                subscriber.connection.offer_patiently(event.seen_by(subscriber.user_id))
+                subscriber.cursor = event.seq
+            if len(events) < PAGE:
                 with self._lock:
                     subscriber.live = subscriber.cursor >= self._channels[subscriber.entry.team_id].head
 
@@ -313,16 +321,15 @@ class Hub:
                 return _Behind(team_id, self._channels[team_id].head)
         return None
 
-    def _deliver_missed(self, team_id: UUID, rows: list[ActivityLog]) -> None:
-        frames = [(row.seq, text_frame(messages.event(row))) for row in rows]
+    def _deliver_missed(self, team_id: UUID, events: list[EventFrame]) -> None:
         with self._lock:
             channel = self._channels.get(team_id)
             if channel is None:
                 return
-            for seq, frame in frames:
-                if seq > channel.head:
-                    channel.deliver(seq, frame)
-            if len(rows) == PAGE:
+            for event in events:
+                if event.seq > channel.head:
+                    channel.deliver(event)
+            if len(events) == PAGE:
                 self._fall_behind([team_id])
 
 
@@ -331,9 +338,17 @@ class _Behind(NamedTuple):
     head: int
 
 
-def _read(team_id: UUID, seq: int) -> list[ActivityLog]:
+def _read(team_id: UUID, seq: int) -> list[EventFrame]:
+    """The next page of the team's log, each row for whom it is now: the present audience decides, not that of its day."""
     with transaction() as session:
-        return activity.after(session, team_id, seq, PAGE)
+        rows = activity.after(session, team_id, seq, PAGE)
+        audiences = audiences_of(session, rows)
+    return [
+        EventFrame.of(
+            messages.event(row), row.seq, audiences.get(row.workspace_id) if row.workspace_id else None
+        )
+        for row in rows
+    ]
 
 
 @cache

@@ -7,6 +7,7 @@ An event's bytes are the same whether they come from the drain or are read back 
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from enum import IntEnum
+from functools import lru_cache
 from struct import Struct
 from typing import Any, NamedTuple
 from uuid import UUID
@@ -25,8 +26,12 @@ DEEPEST_DATA = 32
 """Levels of arrays and objects in a client's `data`; a scalar has none."""
 LARGEST_SEQ = 2**63 - 1
 
-ENVELOPE = Struct(">BQ16s")
-ENVELOPE_VERSION = 1
+ENVELOPE = Struct(">BQ16sI")
+ENVELOPE_VERSION = 2
+"""1 had no audience: what a worker of that release publishes is read from the log instead, where the audience is known."""
+USER = Struct("16s")
+WHOLE_TEAM = 2**32 - 1
+"""In place of the audience's size."""
 NO_SEQ = 0
 NO_SENDER = UUID(int=0)
 
@@ -96,11 +101,13 @@ def last_seq(hello: Any) -> int | None:
 
 
 def event(row: Projected | ActivityLog) -> bytes:
-    """A row of the activity log, as sockets show it."""
+    """A row of the activity log, as sockets show it; `agent_id` only if an agent acted for the user."""
+    agent = {"agent_id": row.agent_id} if row.agent_id else {}
     return _json(
         {
             "type": row.action,
             "user_id": row.user_id,
+            **agent,
             "data": row.details,
             "origin": "server",
             "seq": row.seq,
@@ -108,6 +115,11 @@ def event(row: Projected | ActivityLog) -> bytes:
             "at": row.created_at,
         }
     )
+
+
+def redacted(seq: int) -> bytes:
+    """In the place of an event that the reader may not see; keeps the numbering whole."""
+    return _json({"type": "redacted", "seq": seq, "origin": "server"})
 
 
 def message(user_id: UUID, sent: ClientMessage) -> bytes:
@@ -154,17 +166,39 @@ class Envelope(NamedTuple):
     seq: int = NO_SEQ
     sender: UUID = NO_SENDER
     """The connection that a client's message came from."""
+    audience: frozenset[UUID] | None = None
+    """The users who may see it; None: everyone in the team."""
 
     def seal(self) -> bytes:
-        return ENVELOPE.pack(ENVELOPE_VERSION, self.seq, self.sender.bytes) + self.payload
+        size, packed = (
+            (WHOLE_TEAM, b"") if self.audience is None else (len(self.audience), _pack(self.audience))
+        )
+        header = ENVELOPE.pack(ENVELOPE_VERSION, self.seq, self.sender.bytes, size)
+        return b"".join((header, packed, self.payload))
 
     @classmethod
     def unseal(cls, sealed: bytes) -> "Envelope":
         """Raises ValueError for what this release can't read."""
         if len(sealed) <= ENVELOPE.size or sealed[0] != ENVELOPE_VERSION:
             raise ValueError("This is not an envelope that this release knows.")
-        _version, seq, sender = ENVELOPE.unpack_from(sealed)
-        return cls(sealed[ENVELOPE.size :], seq, UUID(bytes=sender))
+        _version, seq, sender, size = ENVELOPE.unpack_from(sealed)
+        if size == WHOLE_TEAM:
+            return cls(sealed[ENVELOPE.size :], seq, UUID(bytes=sender))
+        payload_at = ENVELOPE.size + size * USER.size
+        if len(sealed) <= payload_at:
+            raise ValueError("This envelope is cut short.")
+        return cls(sealed[payload_at:], seq, UUID(bytes=sender), _unpack(sealed[ENVELOPE.size : payload_at]))
+
+
+# One workspace's events follow each other with the same audience, and a UUID takes a microsecond to make.
+@lru_cache(maxsize=16)
+def _pack(audience: frozenset[UUID]) -> bytes:
+    return b"".join(sorted(user_id.bytes for user_id in audience))
+
+
+@lru_cache(maxsize=16)
+def _unpack(packed: bytes) -> frozenset[UUID]:
+    return frozenset(UUID(bytes=user_id) for (user_id,) in USER.iter_unpack(packed))
 
 
 def _from_server(type_: str, data: Any) -> bytes:

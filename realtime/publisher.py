@@ -1,7 +1,7 @@
 """Publishing: what goes out through Redis to the hub of every web process."""
 
 import socket
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from uuid import UUID
 
@@ -41,14 +41,18 @@ def connect(redis_url: str) -> Redis:
     return Redis(connection_pool=pool)
 
 
-def publish_events(redis: Redis, projected: Sequence[Projected]) -> None:
+def publish_events(
+    redis: Redis, projected: Sequence[Projected], audiences: Mapping[UUID, frozenset[UUID]]
+) -> None:
     """
-    Shows drained events to the sockets, in one round trip. Never raises for Redis: what it loses, each hub reads from
-    the log.
+    Shows drained events to the sockets, in one round trip; those of a workspace that `audiences` names to its audience
+    alone. Never raises for Redis: what it loses, each hub reads from the log.
     """
     pipeline = redis.pipeline(transaction=False)
     for row in projected:
-        pipeline.publish(team_channel(row.team_id), Envelope(messages.event(row), row.seq).seal())
+        audience = audiences.get(row.workspace_id) if row.workspace_id else None
+        envelope = Envelope(messages.event(row), row.seq, audience=audience)
+        pipeline.publish(team_channel(row.team_id), envelope.seal())
     try:
         pipeline.execute()
     except RedisError as error:

@@ -41,6 +41,7 @@ def pytest_configure(config: pytest.Config) -> None:
     config.stash[SERVERS] = servers = []
     directory = Path(tempfile.mkdtemp(prefix="agenthq-tests-"))
     config.add_cleanup(lambda: shutil.rmtree(directory, ignore_errors=True))
+    os.environ.setdefault("MAIL_URL", (directory / "mail").as_uri())
     for name, server_class in (("DATABASE_URL", PostgresServer), ("REDIS_URL", ValkeyServer)):
         if name not in os.environ:
             server = server_class(directory / name.lower(), durable=False).start()

@@ -10,6 +10,7 @@ from uuid import UUID
 
 from flask import Flask
 from flask.testing import FlaskClient
+from sqlalchemy import text
 from sqlalchemy.orm import Session
 from uuid_utils.compat import uuid7
 
@@ -67,6 +68,27 @@ class Person:
     def enter(self, session: Session, team_id: UUID | str) -> Access:
         return enter_team(session, self.credential, UUID(str(team_id)))
 
+    def verify_email(self) -> None:
+        """The person has proved to read their address."""
+        execute("UPDATE users SET email_verified_at = now() WHERE id = :id", id=self.id)
+
+    def set_up_second_factor(self, *, confirmed: bool = True) -> None:
+        """With a secret that nobody's device has; enough where only its being there counts."""
+        execute(
+            "INSERT INTO second_factors (user_id, secret, confirmed_at)"
+            " VALUES (:id, 'A', CASE WHEN :confirmed THEN now() END)",
+            id=self.id,
+            confirmed=confirmed,
+        )
+
+
+@dataclass
+class KeyHolder(Person):
+    """Someone who calls with an API key instead of a session."""
+
+    key_id: str
+    agent_id: str | None
+
 
 def make_person(app: Flask, name: str = "Kim") -> Person:
     email = f"{name.lower()}-{uuid7().hex}@example.com"
@@ -104,12 +126,8 @@ class TeamSetting:
 
     def task(self, **values: Any) -> dict[str, Any]:
         """A new pending task, made by the owner."""
-        answer = self.owner.post(
-            f"{self.path}/workspaces/{self.workspace_id}/tasks", json={"title": "A task", **values}
-        )
-        assert answer.status_code == 201, answer.text
-        created: dict[str, Any] = answer.json
-        return created
+        path = f"{self.path}/workspaces/{self.workspace_id}/tasks"
+        return _made(self.owner.post(path, json={"title": "A task", **values}))
 
 
 def make_team(
@@ -127,6 +145,56 @@ def make_team(
             members.add(session, access, team, user=accounts.get(session, person.id), role=role)
     created = owner.post(f"/teams/{team_id}/workspaces", json={"name": "Research"})
     return TeamSetting(team_id, owner, people, UUID(created.json["id"]))
+
+
+def join(setting: TeamSetting, role: str, name: str = "Joan") -> Person:
+    """A new person, whom the owner adds to the team."""
+    person = make_person(setting.owner.app, name)
+    body = {"user_id": str(person.id), "role": role}
+    _made(setting.owner.post(f"{setting.path}/members", json=body))
+    return person
+
+
+def make_role(setting: TeamSetting, name: str, *permissions: str) -> dict[str, Any]:
+    return _made(setting.owner.post(f"{setting.path}/roles", json={"name": name, "permissions": permissions}))
+
+
+def invite(
+    setting: TeamSetting, email: str, role: str = "viewer", *, by: Person | None = None
+) -> dict[str, Any]:
+    """The invitation, with its token."""
+    by = by or setting.owner
+    return _made(by.post(f"{setting.path}/invitations", json={"email": email, "role": role}))
+
+
+def make_agent(
+    setting: TeamSetting, role: str = "member", name: str = "Scout", *, by: Person | None = None
+) -> dict[str, Any]:
+    return _made((by or setting.owner).post(f"{setting.path}/agents", json={"name": name, "role": role}))
+
+
+def make_key(setting: TeamSetting, by: Person, *permissions: str, **values: Any) -> KeyHolder:
+    """A key that acts for `by`; the agent's with `agent_id`."""
+    body = {"name": "Robot", "permissions": permissions, **values}
+    made = _made(by.post(f"{setting.path}/api-keys", json=body))
+    return KeyHolder(by.app, by.id, by.email, by.name, made["key"], made["id"], made["agent_id"])
+
+
+def _made(answer: Answer) -> dict[str, Any]:
+    assert answer.status_code == 201, answer.text
+    made: dict[str, Any] = answer.json
+    return made
+
+
+def execute(statement: str, **parameters: Any) -> None:
+    """What only time or an operator does."""
+    with transaction() as session:
+        session.execute(text(statement), parameters)
+
+
+def fetch(statement: str, **parameters: Any) -> list[Any]:
+    with transaction() as session:
+        return list(session.execute(text(statement), parameters).all())
 
 
 def drain() -> int:

@@ -14,7 +14,14 @@ app = Celery(
     "agenthq",
     config_source="celeryconfig",
     task_cls=LoggedTask,
-    include=["workers.outbox", "workers.usage", "workers.activity", "workers.maintenance"],
+    include=[
+        "workers.outbox",
+        "workers.usage",
+        "workers.activity",
+        "workers.mail",
+        "workers.tasks",
+        "workers.maintenance",
+    ],
 )
 
 

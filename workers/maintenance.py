@@ -1,7 +1,7 @@
 """What time makes superfluous."""
 
 from models.database import transaction
-from models.operations import idempotency, sessions
+from models.operations import account_events, idempotency, mailed_tokens, mails, sessions, teams
 from workers.app import app
 
 
@@ -15,3 +15,30 @@ def expire_idempotency_keys() -> None:
 def expire_sessions() -> None:
     with transaction() as session:
         sessions.expire(session)
+
+
+@app.task(name="mailed_tokens.expire")
+def expire_mailed_tokens() -> None:
+    with transaction() as session:
+        mailed_tokens.expire(session)
+
+
+@app.task(name="account_events.expire")
+def expire_account_events() -> None:
+    with transaction() as session:
+        account_events.expire(session)
+
+
+@app.task(name="failed_mails.expire")
+def expire_failed_mails() -> None:
+    with transaction() as session:
+        mails.expire(session)
+
+
+@app.task(name="teams.purge")
+def purge_teams() -> None:
+    """Each team in a transaction of its own: what is purged stays so, whatever becomes of the next."""
+    purged = True
+    while purged:
+        with transaction() as session:
+            purged = teams.purge_one(session) is not None

@@ -8,6 +8,7 @@ from redis import Redis, RedisError
 
 from models.database import transaction
 from models.operations import activity
+from models.queries.audiences import audiences_of
 from models.settings import settings
 from realtime.publisher import connect, publish_events
 from workers.app import app
@@ -66,8 +67,9 @@ def drain_batch(redis: Redis) -> int:
     """
     with transaction() as session:
         projected = activity.project(session, limit=BATCH)
+        audiences = audiences_of(session, projected)
     if projected:
-        publish_events(redis, projected)
+        publish_events(redis, projected, audiences)
     return len(projected)
 
 

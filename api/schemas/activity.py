@@ -8,10 +8,17 @@ class ActivitySchema(Schema):
     id = fields.UUID(attribute="row.id")
     team_id = fields.UUID(attribute="row.team_id")
     user_id = fields.UUID(attribute="row.user_id", allow_none=True)
+    agent_id = fields.UUID(
+        attribute="row.agent_id",
+        allow_none=True,
+        metadata={"description": "The agent that acted, for the user in `user_id`."},
+    )
+    api_key_id = fields.UUID(attribute="row.api_key_id", allow_none=True)
     action = fields.String(attribute="row.action")
     resource_type = fields.String(attribute="row.resource_type")
     resource_id = fields.UUID(attribute="row.resource_id")
     resource_name = fields.String(allow_none=True)
+    workspace_id = fields.UUID(attribute="row.workspace_id", allow_none=True)
     summary = fields.String()
     metadata = fields.Raw(attribute="row.details")
     ip_address = fields.String(attribute="row.ip_address", allow_none=True)

@@ -11,6 +11,7 @@ from marshmallow import Schema as MarshmallowSchema
 
 from models import json_text
 from models.access.emails import normalize_email
+from models.access.permissions import Permission
 
 BIGINT_MAXIMUM = 2**63 - 1
 LONGEST_EMAIL = 320
@@ -65,6 +66,24 @@ class Integer(fields.Integer):
         if not isinstance(value, int) or isinstance(value, bool):
             raise self.make_error("invalid", input=value)
         return super()._deserialize(value, attr, data, **kwargs)
+
+
+class Boolean(fields.Boolean):
+    """JSON's true or false; neither "true" nor 1."""
+
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> Any:
+        if not isinstance(value, bool):
+            raise self.make_error("invalid", input=value)
+        return value
+
+
+class Permissions(fields.List[Any]):
+    """A set of permissions by name, at least one."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        names = [permission.value for permission in Permission]
+        known = validate.OneOf(names, error="There is no permission {input}; GET /permissions lists them.")
+        super().__init__(fields.String(validate=known), validate=validate.Length(1, len(names)), **kwargs)
 
 
 class JsonValue(fields.Raw):

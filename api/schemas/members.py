@@ -15,6 +15,7 @@ class MemberSchema(Schema):
     user = fields.Nested(MemberUserSchema)
     role = fields.String()
     joined_at = Time()
+    suspended_at = Time(allow_none=True)
 
 
 class MemberCreateSchema(Schema):

@@ -1,7 +1,10 @@
 from marshmallow import fields, validate
 
 from api.schemas.base import Integer, JsonValue, PageQuery, Schema, Text, Time
-from models.operations.tasks import LEADS_TO
+from models.operations.tasks import LEADS_TO, LONGEST_LEASE_S
+
+MAXIMUM_TYPES = 100
+"""Of tasks, that one claim asks for."""
 
 
 class TaskSchema(Schema):
@@ -16,11 +19,24 @@ class TaskSchema(Schema):
     result = fields.Raw(allow_none=True)
     error = fields.String(allow_none=True)
     llm_tokens_used = fields.Integer()
+    attempts = fields.Integer(metadata={"description": "How often work on it began."})
+    agent_id = fields.UUID(
+        allow_none=True, metadata={"description": "The agent that works on it, or did last."}
+    )
+    lease_expires_at = Time(
+        allow_none=True, metadata={"description": "When a claimed task is returned, if no heartbeat comes."}
+    )
     created_by = fields.UUID()
     created_at = Time()
     updated_at = Time()
     started_at = Time(allow_none=True)
     finished_at = Time(allow_none=True)
+
+
+class ClaimedTaskSchema(TaskSchema):
+    """For its claimer alone: everyone else sees the task without the lease's id."""
+
+    lease_id = fields.UUID(metadata={"description": "To be named in heartbeats, and by complete and fail."})
 
 
 class TaskUpdateSchema(Schema):
@@ -34,12 +50,24 @@ class TaskCreateSchema(TaskUpdateSchema):
     title = Text(required=True, maximum=500)
 
 
+class TaskClaimSchema(Schema):
+    lease_s = Integer(minimum=1, maximum=LONGEST_LEASE_S)
+    types = fields.List(Text(maximum=50), validate=validate.Length(1, MAXIMUM_TYPES))
+
+
+class TaskHeartbeatSchema(Schema):
+    lease_id = fields.UUID(required=True)
+    lease_s = Integer(minimum=1, maximum=LONGEST_LEASE_S)
+
+
 class TaskCompleteSchema(Schema):
+    lease_id = fields.UUID(metadata={"description": "Needed for a task that was claimed."})
     result = JsonValue(allow_none=True)
     llm_tokens_used = Integer(minimum=0)
 
 
 class TaskFailSchema(Schema):
+    lease_id = fields.UUID(metadata={"description": "Needed for a task that was claimed."})
     error = Text(required=True, maximum=10_000)
 
 

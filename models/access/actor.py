@@ -20,3 +20,14 @@ class Actor:
     user_id: UUID
     session_id: UUID
     origin: Origin
+
+
+@dataclass(frozen=True, slots=True)
+class System:
+    """The product itself at work in one team, where nobody asked: a lease that ran out, a period that ended."""
+
+    team_id: UUID
+    user_id: None = None
+    agent_id: None = None
+    api_key_id: None = None
+    origin: Origin = Origin()

@@ -1,4 +1,7 @@
-"""Session tokens: how they are made, kept and presented. A token is random and opaque; the database knows its hash alone."""
+"""
+Session tokens and API keys: how they are made, kept and presented. Each is random and opaque; the database knows its
+hash alone. The prefix tells which it is, and secret scanners whose.
+"""
 
 import hashlib
 import secrets
@@ -7,7 +10,10 @@ from dataclasses import dataclass, field
 from models.access.actor import Origin
 from models.errors import Unauthenticated
 
-TOKEN_PREFIX = "ahq_"  # noqa: S105  recognisable by secret scanners
+TOKEN_PREFIX = "ahq_"  # noqa: S105
+KEY_PREFIX = "ahk_"
+VISIBLE_LENGTH = 12
+"""As much of an API key is kept in clear, for people to tell keys apart; 208 bits stay unknown."""
 MAXIMUM_LENGTH = 200
 
 
@@ -25,10 +31,14 @@ class Credential:
             raise Unauthenticated("The credential is not a token of this service.")
         return hash_secret(self.secret)
 
+    @property
+    def is_api_key(self) -> bool:
+        return self.secret.startswith(KEY_PREFIX)
 
-def new_token() -> str:
+
+def new_token(prefix: str = TOKEN_PREFIX) -> str:
     """A fresh secret of 256 random bits."""
-    return TOKEN_PREFIX + secrets.token_urlsafe(32)
+    return prefix + secrets.token_urlsafe(32)
 
 
 def hash_secret(secret: str) -> bytes:

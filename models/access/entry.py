@@ -2,21 +2,23 @@
 Entering: from a credential to a proven Actor or Access, in one statement of the request's own transaction.
 
 Only this module builds an Access, so an operation that takes one can't be reached without authorization. Nothing is
-cached: a revoked session, member or permission is refused on the next request (design.md, invariant 5).
+cached: a revoked session, key, member or permission is refused on the next request (design.md, invariant 5).
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import NamedTuple
+from functools import cache
+from typing import Any, Literal, NamedTuple
 from uuid import UUID
 
-from sqlalchemy import text
+from sqlalchemy import event, text
 from sqlalchemy.orm import Session
 
 from models.access.actor import Actor, Origin
 from models.access.credentials import Credential
-from models.access.permissions import OWNER_ONLY, Permission
+from models.access.permissions import Permission
+from models.access.power import OWNER, effective, lacking
 from models.database import fetch_row
 from models.errors import NotFound, PermissionDenied, Unauthenticated
 
@@ -26,108 +28,284 @@ LAST_USED_RESOLUTION = timedelta(minutes=5)
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """An actor proven into one team, with the role's permissions as they were in this transaction."""
+    """An actor proven into one team, with what they may do there as it was in this transaction."""
 
     team_id: UUID
     user_id: UUID
+    """The person: who signed in, or for whom the API key or the agent acts."""
     role: str
     is_owner: bool
+    """Whether it is the owner in person: no API key and no agent is."""
     permissions: frozenset[str]
-    session_id: UUID
+    """Within the workspace that was entered, if one was."""
     origin: Origin
+    session_id: UUID | None = None
+    api_key_id: UUID | None = None
+    agent_id: UUID | None = None
+    sees_all_workspaces: bool = False
+    """The owner does, and whatever acts for the owner; everyone else sees those that are open or list them."""
 
     def require(self, permission: Permission) -> None:
         """Raises PermissionDenied naming what is missing: the permission, or `owner` for what only the owner may do."""
-        if permission in OWNER_ONLY and not self.is_owner:
-            raise PermissionDenied("owner", "Only the team's owner may do this.")
-        if permission not in self.permissions:
-            raise PermissionDenied(permission.value)
+        missing = lacking(permission, self.permissions, is_owner=self.is_owner)
+        if missing is not None:
+            raise PermissionDenied(
+                missing, "Only the team's owner may do this." if missing == OWNER else None
+            )
 
 
-class Entry(NamedTuple):
-    """What the statements below answer. The later fields are a team's; `role` is None for a team that is not theirs."""
+@dataclass(frozen=True, slots=True)
+class Place:
+    """What is entered: the team, or a workspace of it, named by its own id or by a task in it."""
 
-    session_id: UUID
-    user_id: UUID
-    expired: bool
-    touch: bool
-    role: str | None = None
-    is_owner: bool | None = None
-    permissions: Sequence[str] = ()
+    team_id: UUID
+    workspace_id: UUID | None = None
+    task_id: UUID | None = None
+
+    @property
+    def within_workspace(self) -> str | None:
+        """How the statement finds the workspace; None for the team at large."""
+        if self.workspace_id is not None:
+            return "w.id = %(workspace_id)s"
+        if self.task_id is not None:
+            return "w.id = (SELECT k.workspace_id FROM tasks k WHERE k.team_id = m.team_id AND k.id = %(task_id)s)"
+        return None
 
 
 # Each column and each layer costs a time that counts here (benchmarks/permission_check.py), so comparisons are
 # PostgreSQL's, and SQLAlchemy is passed by (models.database.fetch_row).
-_TOUCHABLE = f"last_used_at < now() - interval '{LAST_USED_RESOLUTION.total_seconds()} s'"
-_SESSION = f"s.id, s.user_id, s.expires_at <= now(), s.{_TOUCHABLE}"
-SIGN_IN = f"SELECT {_SESSION} FROM sessions s WHERE s.token_hash = %(token_hash)s"  # noqa: S608  made of constants alone
-ENTER_TEAM = f"""
-SELECT {_SESSION}, m.role, t.owner_id = s.user_id,
-       ARRAY(SELECT p.resource || ':' || p.action FROM permissions p
-             WHERE p.role = m.role AND p.allowed AND (p.team_id IS NULL OR p.team_id = m.team_id))
-FROM sessions s
-LEFT JOIN (team_members m JOIN teams t ON t.id = m.team_id AND t.deleted_at IS NULL)
-  ON m.user_id = s.user_id AND m.team_id = %(team_id)s
-WHERE s.token_hash = %(token_hash)s
-"""  # noqa: S608
-TOUCH_SESSION = text(f"""
-UPDATE sessions SET last_used_at = now()
-WHERE id = (SELECT id FROM sessions WHERE id = :session_id AND {_TOUCHABLE} FOR UPDATE SKIP LOCKED)
+_TOUCHABLE = f"interval '{LAST_USED_RESOLUTION.total_seconds()} s'"
+SIGN_IN = (
+    f"SELECT s.id, s.user_id, s.expires_at <= now(), s.last_used_at < now() - {_TOUCHABLE} "  # noqa: S608
+    "FROM sessions s WHERE s.token_hash = %(token_hash)s"
+)
+BARRED = """
+  CASE WHEN m.suspended_at IS NOT NULL THEN 'membership'
+       WHEN t.two_factor_required AND NOT EXISTS (
+         SELECT FROM second_factors f WHERE f.user_id = m.user_id AND f.confirmed_at IS NOT NULL) THEN 'two_factor'
+  END"""
+"""Why a member may not enter all the same; NULL if they may. Asked of `team_members m` and `teams t`."""
+
+
+def permissions_of(role: str) -> str:
+    """SQL: what a role, given as SQL, grants in the team of `m`, as an array of `resource:action`."""
+    return f"""ARRAY(SELECT p.resource || ':' || p.action FROM permissions p
+         WHERE p.role = {role} AND p.allowed AND (p.team_id IS NULL OR p.team_id = m.team_id))"""  # noqa: S608
+
+
+WORKSPACE_ROLE = "CASE WHEN t.owner_id <> m.user_id THEN wm.role END"
+"""The role in the workspace instead of that in the team; the owner is an admin everywhere."""
+
+
+@cache
+def entering(credential: Literal["session", "api_key"], within_workspace: str | None) -> str:
+    """The statement that enters by a session or an API key (`s`, `k`: its alias), and if so into a workspace."""
+    columns = [
+        "c.id",
+        "c.user_id",
+        "c.expires_at <= now()",
+        f"coalesce(c.last_used_at, '-infinity') < now() - {_TOUCHABLE}",
+        "m.role",
+        "t.owner_id = m.user_id",
+        BARRED,
+        permissions_of("m.role"),
+    ]
+    source = "sessions c" if credential == "session" else "api_keys c LEFT JOIN agents a ON a.id = c.agent_id"
+    member = "m.user_id = c.user_id AND m.team_id = %(team_id)s"
+    if credential == "api_key":
+        columns += ["c.permissions", "c.agent_id", permissions_of("a.role")]
+        member += " AND m.team_id = c.team_id"
+    workspace = ""
+    if within_workspace:
+        columns.append(f"CASE WHEN ({WORKSPACE_ROLE}) IS NOT NULL THEN {permissions_of('wm.role')} END")
+        workspace = f"""
+LEFT JOIN workspaces w ON w.team_id = m.team_id AND {within_workspace}
+LEFT JOIN workspace_members wm ON wm.workspace_id = w.id AND wm.user_id = m.user_id"""
+    return f"""SELECT {", ".join(columns)}
+FROM {source}
+LEFT JOIN (team_members m JOIN teams t ON t.id = m.team_id AND t.deleted_at IS NULL) ON {member}{workspace}
+WHERE """  # noqa: S608  made of constants alone
+
+
+TOUCHED = "touched"
+TOUCH = {
+    table: text(f"""
+UPDATE {table} SET last_used_at = now()
+WHERE id = (SELECT id FROM {table} WHERE id = :id AND coalesce(last_used_at, '-infinity') < now() - {_TOUCHABLE}
+            FOR UPDATE SKIP LOCKED)
 """)  # noqa: S608
+    for table in ("sessions", "api_keys")
+}
 
 
 def enter(session: Session, credential: Credential) -> Actor:
     """The signed-in user behind the credential; raises Unauthenticated."""
-    entry = _authenticated(session, SIGN_IN, credential)
-    return Actor(user_id=entry.user_id, session_id=entry.session_id, origin=credential.origin)
+    if credential.is_api_key:
+        raise Unauthenticated("An API key acts within its team alone; sign in for this.")
+    row = fetch_row(session, SIGN_IN, {"token_hash": credential.hash})
+    session_id, user_id = _authenticated(session, "sessions", row)
+    return Actor(user_id=user_id, session_id=session_id, origin=credential.origin)
 
 
 def enter_team(
-    session: Session, credential: Credential, team_id: UUID, permission: Permission | None = None
+    session: Session,
+    credential: Credential,
+    team_id: UUID,
+    permission: Permission | None = None,
+    *,
+    workspace_id: UUID | None = None,
+    task_id: UUID | None = None,
+    leaving: UUID | None = None,
 ) -> Access:
     """
-    The caller's access to the team, once it is proven to include `permission` (None: membership is enough).
+    The caller's access to the team, or to one workspace of it (named by its id, or by that of a task in it), once it is
+    proven to include `permission` (None: membership is enough).
 
     Raises Unauthenticated for a bad credential, NotFound for a team that is absent, deleted or not the caller's, and
-    PermissionDenied, naming what is missing, inside one's own team.
+    PermissionDenied, naming what is missing, inside one's own team. The user `leaving` enters though suspended, without any
+    permission: to leave. A workspace that is absent or hidden makes no
+    difference here: whoever reads it next finds nothing.
     """
-    entry = _authenticated(session, ENTER_TEAM, credential, team_id=team_id)
-    if entry.role is None:
-        raise NotFound("team")
-    access = Access(
-        team_id=team_id,
-        user_id=entry.user_id,
-        role=entry.role,
-        is_owner=bool(entry.is_owner),
-        permissions=frozenset(entry.permissions),
-        session_id=entry.session_id,
-        origin=credential.origin,
+    by = (
+        Presented("api_key", "c.key_hash", credential.hash, credential.origin)
+        if credential.is_api_key
+        else Presented("session", "c.token_hash", credential.hash, credential.origin)
     )
+    access = _enter(session, by, Place(team_id, workspace_id, task_id), leaving)
     if permission is not None:
         access.require(permission)
     return access
 
 
+def reenter(
+    session: Session,
+    access: Access,
+    permission: Permission | None = None,
+    *,
+    workspace_id: UUID | None = None,
+    leaving: UUID | None = None,
+) -> Access:
+    """
+    The same actor's access as it is now. Whoever holds the team's lock asks again before it decides on membership: the
+    power that was read before the lock may be gone. Raises as `enter_team` does.
+    """
+    by = (
+        Presented("session", "c.id", access.session_id, access.origin)
+        if access.session_id
+        else Presented("api_key", "c.id", access.api_key_id, access.origin)
+    )
+    fresh = _enter(session, by, Place(access.team_id, workspace_id), leaving)
+    if permission is not None:
+        fresh.require(permission)
+    return fresh
+
+
 def enter_new_team(actor: Actor, team_id: UUID, role: str) -> Access:
-    """The access of the owner who is just making the team: enough to record its first event, and no permission."""
+    """The access of the owner who is just making (or restoring) the team: enough to record an event, and no permission."""
+    return _without_permissions(actor, team_id, role, is_owner=True)
+
+
+def enter_as_invited(actor: Actor, team_id: UUID, role: str) -> Access:
+    """The access of someone who is just accepting an invitation: enough to record its event, and no permission."""
+    return _without_permissions(actor, team_id, role, is_owner=False)
+
+
+def _without_permissions(actor: Actor, team_id: UUID, role: str, *, is_owner: bool) -> Access:
     return Access(
         team_id=team_id,
         user_id=actor.user_id,
         role=role,
-        is_owner=True,
+        is_owner=is_owner,
         permissions=frozenset(),
-        session_id=actor.session_id,
         origin=actor.origin,
+        session_id=actor.session_id,
     )
 
 
-def _authenticated(session: Session, statement: str, credential: Credential, **parameters: UUID) -> Entry:
-    row = fetch_row(session, statement, {"token_hash": credential.hash, **parameters})
+class Presented(NamedTuple):
+    """What a caller comes with: a session or an API key, and the column and value by which it is found."""
+
+    kind: Literal["session", "api_key"]
+    column: str
+    value: object
+    origin: Origin
+
+
+def _enter(session: Session, by: Presented, place: Place, leaving: UUID | None = None) -> Access:
+    statement = f"{entering(by.kind, place.within_workspace)}{by.column} = %(presented)s"
+    parameters = {
+        "presented": by.value,
+        "team_id": place.team_id,
+        "workspace_id": place.workspace_id,
+        "task_id": place.task_id,
+    }
+    row = fetch_row(session, statement, parameters)
+    credential_id, user_id = _authenticated(session, "sessions" if by.kind == "session" else "api_keys", row)
+    _, _, _, _, role, owns, barred, granted, *rest = row or ()
+    if role is None:
+        raise NotFound("team")
+    if barred:
+        if user_id != leaving:
+            raise PermissionDenied(barred, REASON_BARRED[barred])
+        granted, owns = (), False
+    in_workspace = rest.pop() if place.within_workspace else None
+    if by.kind == "session":
+        permissions = effective(granted, workspace=in_workspace)
+        return Access(
+            team_id=place.team_id,
+            user_id=user_id,
+            role=role,
+            is_owner=owns,
+            permissions=permissions,
+            origin=by.origin,
+            session_id=credential_id,
+            sees_all_workspaces=owns,
+        )
+    scope, agent_id, agent_grants = rest
+    agent = agent_grants if agent_id else None
+    return Access(
+        team_id=place.team_id,
+        user_id=user_id,
+        role=role,
+        is_owner=False,
+        permissions=effective(granted, workspace=in_workspace, agent=agent, key=scope),
+        origin=by.origin,
+        api_key_id=credential_id,
+        agent_id=agent_id,
+        sees_all_workspaces=owns,
+    )
+
+
+REASON_BARRED = {
+    "membership": "Your membership in this team is suspended; an admin of the team can lift that.",
+    "two_factor": "This team asks its members for a second factor; set one up under /me/two-factor.",
+}
+
+
+def _authenticated(session: Session, table: str, row: Sequence[Any] | None) -> tuple[UUID, UUID]:
+    """The ids of the credential and its user; raises Unauthenticated for none, or one that has expired."""
     if row is None:
         raise Unauthenticated("The credential is unknown or has been revoked; sign in again.")
-    entry = Entry(*row)
-    if entry.expired:
-        raise Unauthenticated("The session has expired; sign in again.")
-    if entry.touch:
-        session.connection().execute(TOUCH_SESSION, {"session_id": entry.session_id})
-    return entry
+    credential_id, user_id, expired, touch, *_ = row
+    if expired:
+        raise Unauthenticated("The credential has expired; sign in again, or make a new key.")
+    if touch:
+        _touch_at_the_end(session, table, credential_id)
+    return credential_id, user_id
+
+
+def _touch_at_the_end(session: Session, table: str, credential_id: UUID) -> None:
+    """
+    Notes the use as the transaction's last statement. Were the row locked from the start, whoever removes a member with
+    their keys, or ends a user's sessions, would wait for it with the lock in hand that this transaction is about to want.
+    """
+    noted: set[UUID] = session.info.setdefault(TOUCHED, set())
+    if credential_id in noted:
+        return
+    noted.add(credential_id)
+
+    def touch(session: Session) -> None:
+        if not session.in_nested_transaction():
+            session.connection().execute(TOUCH[table], {"id": credential_id})
+
+    event.listen(session, "before_commit", touch)

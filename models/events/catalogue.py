@@ -10,6 +10,7 @@ in a payload by id alone (models/tables/activity.py says why); their names are j
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields
+from datetime import datetime
 from typing import Any, ClassVar, TypeVar, dataclass_transform
 from uuid import UUID
 
@@ -42,14 +43,18 @@ CATALOGUE: dict[str, type[Event]] = {}
 
 @dataclass_transform(frozen_default=True)
 def event(type_: str, resource: str, sentence: str) -> Callable[[type[E]], type[E]]:
-    """Registers a payload class under its type. `resource` names both the resource's type and, with `_id`, its id's field."""
+    """
+    Registers a payload class under its type. `resource` names both the resource's type and, with `_id`, its id's field;
+    what has no id of its own goes by its team's.
+    """
 
     def register(declared: type[E]) -> type[E]:
         if type_ in CATALOGUE:
             raise ValueError(f"The event {type_} is declared twice.")
         payload_class = dataclass(frozen=True, slots=True)(declared)
         payload_class.type, payload_class.resource_type, payload_class.sentence = type_, resource, sentence
-        payload_class.id_field = f"{resource}_id"
+        names = {field.name for field in fields(payload_class)}
+        payload_class.id_field = f"{resource}_id" if f"{resource}_id" in names else "team_id"
         CATALOGUE[type_] = payload_class
         return payload_class
 
@@ -75,6 +80,10 @@ class TeamUpdated(TeamEvent):
 class TeamDeleted(TeamEvent): ...
 
 
+@event("team_restored", "team", "{actor} restored the team {resource}")
+class TeamRestored(TeamEvent): ...
+
+
 @event("ownership_transferred", "team", "{actor} handed the team {resource} over to another owner")
 class OwnershipTransferred(TeamEvent):
     from_user_id: UUID
@@ -95,20 +104,130 @@ class MemberEvent(Event):
 
 
 @event("member_added", "user", "{actor} added {resource} as {role}")
-class MemberAdded(MemberEvent): ...
+class MemberAdded(MemberEvent):
+    invitation_id: UUID | None
+    """The one that waited for them, if one did."""
+
+
+@dataclass(frozen=True, slots=True)
+class MemberGone(MemberEvent):
+    api_keys_revoked: int
+    """The member's keys go with the membership."""
 
 
 @event("member_removed", "user", "{actor} removed {resource}")
-class MemberRemoved(MemberEvent): ...
+class MemberRemoved(MemberGone): ...
 
 
 @event("member_left", "user", "{actor} left the team")
-class MemberLeft(MemberEvent): ...
+class MemberLeft(MemberGone): ...
+
+
+@event("member_suspended", "user", "{actor} suspended {resource}")
+class MemberSuspended(MemberEvent): ...
+
+
+@event("member_reactivated", "user", "{actor} lifted the suspension of {resource}")
+class MemberReactivated(MemberEvent): ...
 
 
 @event("member_role_changed", "user", "{actor} changed the role of {resource} from {from_role} to {role}")
 class MemberRoleChanged(MemberEvent):
     from_role: str
+
+
+@dataclass(frozen=True, slots=True)
+class InvitationEvent(Event):
+    """The invited address stands in the invitation alone, as it identifies a person; the log's readers join it."""
+
+    invitation_id: UUID
+    role: str
+
+
+@event("invitation_created", "invitation", "{actor} invited {resource} as {role}")
+class InvitationCreated(InvitationEvent): ...
+
+
+@event("invitation_resent", "invitation", "{actor} invited {resource} as {role} again")
+class InvitationResent(InvitationEvent): ...
+
+
+@event("invitation_revoked", "invitation", "{actor} revoked the invitation of {resource}")
+class InvitationRevoked(InvitationEvent): ...
+
+
+@event("invitation_declined", "invitation", "{actor} declined the invitation as {role}")
+class InvitationDeclined(InvitationEvent): ...
+
+
+@event("invitation_accepted", "invitation", "{actor} accepted the invitation and joined as {role}")
+class InvitationAccepted(InvitationEvent):
+    user_id: UUID
+    """The new member."""
+
+
+@dataclass(frozen=True, slots=True)
+class RoleEvent(Event):
+    """A role has no id of its own: its resource is its name in the team."""
+
+    team_id: UUID
+    name: str
+
+
+@event("role_created", "role", "{actor} made the role {resource}")
+class RoleCreated(RoleEvent):
+    permissions: list[str]
+
+
+@event("role_updated", "role", "{actor} changed the role {resource}")
+class RoleUpdated(RoleEvent):
+    changes: dict[str, list[Any]]
+
+
+@event("role_deleted", "role", "{actor} deleted the role {resource}")
+class RoleDeleted(RoleEvent):
+    permissions: list[str]
+    replacement: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class AgentEvent(Event):
+    agent_id: UUID
+    name: str
+    role: str
+
+
+@event("agent_created", "agent", "{actor} made the agent {resource} with the role {role}")
+class AgentCreated(AgentEvent): ...
+
+
+@event("agent_updated", "agent", "{actor} changed the agent {resource}")
+class AgentUpdated(AgentEvent):
+    changes: dict[str, list[Any]]
+
+
+@event("agent_deleted", "agent", "{actor} deleted the agent {resource} with its {api_keys_revoked} keys")
+class AgentDeleted(AgentEvent):
+    api_keys_revoked: int
+
+
+@dataclass(frozen=True, slots=True)
+class ApiKeyEvent(Event):
+    api_key_id: UUID
+    name: str
+    agent_id: UUID | None
+    user_id: UUID
+    """Whom it acts for."""
+
+
+@event("api_key_created", "api_key", "{actor} made the API key {resource}")
+class ApiKeyCreated(ApiKeyEvent):
+    permissions: list[str]
+    expires_at: datetime
+
+
+@event("api_key_revoked", "api_key", "{actor} revoked the API key {resource}")
+class ApiKeyRevoked(ApiKeyEvent): ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +255,30 @@ class WorkspaceDeleted(WorkspaceEvent):
 
 
 @dataclass(frozen=True, slots=True)
+class WorkspaceMemberEvent(WorkspaceEvent):
+    user_id: UUID
+    role: str | None
+    """In this workspace; None: the same as in the team."""
+
+
+@event("workspace_member_added", "workspace", "{actor} added a member to the workspace {resource}")
+class WorkspaceMemberAdded(WorkspaceMemberEvent): ...
+
+
+@event(
+    "workspace_member_role_changed",
+    "workspace",
+    "{actor} changed a member's role in the workspace {resource}",
+)
+class WorkspaceMemberRoleChanged(WorkspaceMemberEvent):
+    from_role: str | None
+
+
+@event("workspace_member_removed", "workspace", "{actor} took a member off the workspace {resource}")
+class WorkspaceMemberRemoved(WorkspaceMemberEvent): ...
+
+
+@dataclass(frozen=True, slots=True)
 class TaskEvent(Event):
     task_id: UUID
     workspace_id: UUID
@@ -154,7 +297,14 @@ class TaskUpdated(TaskEvent):
 
 
 @event("task_started", "task", "{actor} started the task {resource}")
-class TaskStarted(TaskEvent): ...
+class TaskStarted(TaskEvent):
+    attempt: int
+
+
+@event("task_returned", "task", "{actor} made the task {resource} pending again, as its lease ran out")
+class TaskReturned(TaskEvent):
+    attempt: int
+    """The one that ended so."""
 
 
 @event("task_completed", "task", "{actor} completed the task {resource} with {llm_tokens_used} tokens")

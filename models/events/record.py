@@ -4,6 +4,7 @@ from sqlalchemy import insert
 from sqlalchemy.orm import Session
 from uuid_utils.compat import uuid7
 
+from models.access.actor import System
 from models.access.entry import Access
 from models.events.catalogue import Event
 from models.tables import OutboxEvent
@@ -13,7 +14,7 @@ APPEND = insert(OutboxEvent.__table__)  # type: ignore[arg-type]  # a mapped cla
 EVENTS_RECORDED = "events_recorded"
 
 
-def record(session: Session, access: Access, event: Event) -> None:
+def record(session: Session, access: Access | System, event: Event) -> None:
     """
     Writes the event to the outbox, in the change's own transaction: both commit, or neither.
 
@@ -26,6 +27,9 @@ def record(session: Session, access: Access, event: Event) -> None:
             "team_id": access.team_id,
             "action": event.type,
             "user_id": access.user_id,
+            "agent_id": access.agent_id,
+            "api_key_id": access.api_key_id,
+            "workspace_id": getattr(event, "workspace_id", None),
             "resource_type": event.resource_type,
             "resource_id": event.resource_id,
             "resource_name": event.resource_name,

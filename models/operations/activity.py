@@ -33,12 +33,12 @@ WITH taken AS (
   UPDATE activity_heads h SET seq = last.seq
   FROM (SELECT team_id, max(seq) AS seq FROM numbered GROUP BY team_id) AS last WHERE last.team_id = h.team_id
 ), appended AS (
-  INSERT INTO activity_logs (team_id, seq, created_at, id, user_id, action, resource_type, resource_id, resource_name,
-                             metadata, request_id, ip_address, user_agent)
-  SELECT team_id, seq, created_at, event_id, user_id, action, resource_type, resource_id, resource_name,
-         details, request_id, ip_address, user_agent
+  INSERT INTO activity_logs (team_id, seq, created_at, id, user_id, agent_id, api_key_id, action, resource_type,
+                             resource_id, resource_name, workspace_id, metadata, request_id, ip_address, user_agent)
+  SELECT team_id, seq, created_at, event_id, user_id, agent_id, api_key_id, action, resource_type,
+         resource_id, resource_name, workspace_id, details, request_id, ip_address, user_agent
   FROM numbered ORDER BY team_id, seq
-  RETURNING team_id, seq, id, action, user_id, metadata AS details, created_at
+  RETURNING team_id, seq, id, action, user_id, agent_id, workspace_id, metadata AS details, created_at
 )
 SELECT * FROM appended ORDER BY team_id, seq
 """)
@@ -53,6 +53,8 @@ class Projected(NamedTuple):
     id: UUID
     action: str
     user_id: UUID | None
+    agent_id: UUID | None
+    workspace_id: UUID | None
     details: dict[str, object]
     created_at: object
 

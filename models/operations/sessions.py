@@ -8,11 +8,17 @@ from sqlalchemy.orm import Session
 
 from models.access.actor import Actor, Origin
 from models.access.credentials import hash_secret, new_token
+from models.operations import account_events
+from models.operations.account_events import AccountAction
 from models.tables import User, UserSession
 
 
 def open_session(session: Session, user: User, *, origin: Origin, days: int) -> tuple[UserSession, str]:
-    """A new session of the user and its token, which is not kept and can't be shown again."""
+    """
+    A new session of the user and its token, which is not kept and can't be shown again. Nothing else makes a session.
+
+    The caller has locked or just made the user, so that no change of the password passes a sign-in by the old one.
+    """
     token = new_token()
     opened = UserSession(
         user_id=user.id,
@@ -23,21 +29,37 @@ def open_session(session: Session, user: User, *, origin: Origin, days: int) -> 
     )
     session.add(opened)
     session.flush()  # its id is part of the answer
+    account_events.record(session, user.id, AccountAction.signed_in, origin, session_id=str(opened.id))
     return opened, token
 
 
 def end(session: Session, actor: Actor, session_id: UUID) -> None:
     """Ends one of the actor's own sessions; ending one that is gone changes nothing."""
-    session.execute(
-        delete(UserSession).where(UserSession.id == session_id, UserSession.user_id == actor.user_id)
-    )
+    ended = session.execute(
+        delete(UserSession)
+        .where(UserSession.id == session_id, UserSession.user_id == actor.user_id)
+        .returning(UserSession.id)
+    ).all()
+    if ended:
+        own = session_id == actor.session_id
+        action = AccountAction.signed_out if own else AccountAction.session_ended
+        account_events.record(session, actor.user_id, action, actor.origin, session_id=str(session_id))
 
 
 def end_others(session: Session, actor: Actor) -> None:
     """Ends all of the actor's sessions but the one that asks."""
-    session.execute(
-        delete(UserSession).where(UserSession.user_id == actor.user_id, UserSession.id != actor.session_id)
-    )
+    if ended := end_all(session, actor.user_id, save=actor.session_id):
+        account_events.record(
+            session, actor.user_id, AccountAction.sessions_ended, actor.origin, sessions_ended=ended
+        )
+
+
+def end_all(session: Session, user_id: UUID, *, save: UUID | None = None) -> int:
+    """Ends all sessions of the user but the one to save; how many. Part of a change that is recorded by its caller."""
+    statement = delete(UserSession).where(UserSession.user_id == user_id)
+    if save is not None:
+        statement = statement.where(UserSession.id != save)
+    return len(session.execute(statement.returning(UserSession.id)).all())
 
 
 def expire(session: Session) -> None:

@@ -1,21 +1,28 @@
-"""Teams: making, renaming, handing over, changing plan and deleting."""
+"""Teams: making, renaming, changing plan, deleting, restoring and purging. Handing over is a change of membership: members.py."""
 
+from typing import Any
 from uuid import UUID
 
-from sqlalchemy import func
+from sqlalchemy import delete as delete_rows
+from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 from uuid_utils.compat import uuid7
 
 from models.access.actor import Actor
-from models.access.entry import Access, enter_new_team
-from models.access.permissions import ADMIN
-from models.errors import Conflict, SeatLimitReached
-from models.events.catalogue import OwnershipTransferred, PlanChanged, TeamCreated, TeamDeleted, TeamUpdated
+from models.access.entry import Access, enter_new_team, reenter
+from models.access.permissions import ADMIN, Permission
+from models.errors import Conflict, NotFound, SeatLimitReached
+from models.events.catalogue import PlanChanged, TeamCreated, TeamDeleted, TeamRestored, TeamUpdated
 from models.events.record import record
 from models.operations.changes import apply_changes
+from models.operations.members import seat
 from models.plans import DEFAULT_PLAN, PLANS
-from models.queries import members
-from models.tables import ActivityHead, Team, TeamMember
+from models.queries import members, users
+from models.queries.teams import RESTORABLE_FOR
+from models.tables import ActivityHead, ActivityLog, OutboxEvent, Team, UsageLedger
+
+PURGED_AT_ONCE = 20_000
+"""Rows of the log or the ledger: what one transaction erases in seconds."""
 
 
 def create(session: Session, actor: Actor, *, name: str) -> Team:
@@ -29,49 +36,95 @@ def create(session: Session, actor: Actor, *, name: str) -> Team:
     )
     session.add(team)
     session.flush()  # the rows below refer to it
-    session.add(TeamMember(team_id=team.id, user_id=actor.user_id, role=ADMIN))
+    seat(session, team, users.get(session, actor.user_id), ADMIN)
     session.add(ActivityHead(team_id=team.id, seq=0))
     session.flush()  # before the event, so that a drain finds the head it numbers from
     record(session, enter_new_team(actor, team.id, ADMIN), TeamCreated(team_id=team.id, name=team.name))
     return team
 
 
-def update(session: Session, access: Access, team: Team, *, name: str) -> None:
-    """Renames the team, whose row the caller has locked."""
-    if changes := apply_changes(session, team, {"name": name}):
+def update(session: Session, access: Access, team: Team, **values: Any) -> None:
+    """
+    Changes `name` and `two_factor_required`, as given; the caller has locked the row. Whoever asks the members for a second
+    factor has one, or Conflict.
+    """
+    access = reenter(session, access, Permission.teams_update)
+    if values.get("two_factor_required") and not users.has_second_factor(session, access.user_id):
+        raise Conflict("Set up a second factor yourself first, or you could not enter the team any more.")
+    if changes := apply_changes(session, team, values):
         record(session, access, TeamUpdated(team_id=team.id, name=team.name, changes=changes))
 
 
 def delete(session: Session, access: Access, team: Team) -> None:
-    """Soft: nobody can enter it any more; its log, usage and rows stay until the retention period ends."""
+    """Soft: nobody can enter it any more; the owner can restore it until RESTORABLE_FOR is over, then it is purged."""
+    access = reenter(session, access, Permission.teams_delete)
     team.deleted_at = func.now()
     record(session, access, TeamDeleted(team_id=team.id, name=team.name))
 
 
-def transfer_ownership(session: Session, access: Access, team: Team, *, user_id: UUID) -> None:
-    """Makes another member the owner, and an admin if need be; the old owner stays an admin. NotFound for a non-member."""
-    heir = members.get(session, access, user_id)
-    if heir.user_id == team.owner_id:
-        raise Conflict("This member owns the team already.")
-    heir.role = ADMIN
-    previous, team.owner_id = team.owner_id, heir.user_id
-    session.flush()  # updated_at comes back
-    record(
-        session,
-        access,
-        OwnershipTransferred(team_id=team.id, name=team.name, from_user_id=previous, to_user_id=heir.user_id),
+def restore(session: Session, actor: Actor, team_id: UUID) -> Team:
+    """Brings a deleted team back as it was; for its owner alone, everyone else gets NotFound."""
+    team = session.scalar(
+        select(Team)
+        .where(
+            Team.id == team_id,
+            Team.owner_id == actor.user_id,
+            Team.deleted_at > func.now() - RESTORABLE_FOR,
+        )
+        .with_for_update(key_share=True)
+        .execution_options(populate_existing=True)
     )
+    if team is None:
+        raise NotFound("deleted team")
+    team.deleted_at = None
+    session.flush()  # updated_at comes back
+    record(session, enter_new_team(actor, team.id, ADMIN), TeamRestored(team_id=team.id, name=team.name))
+    return team
+
+
+def purge_one(session: Session) -> UUID | None:
+    """
+    Erases one team whose time to be restored is over, with everything that was its own, the activity log included; its id, or
+    None if there is none left. Any number of workers may run it at once. Of a large team it erases a part at a time, and the
+    id is of one that is not all gone yet.
+    """
+    due = (
+        select(Team.id)
+        .where(Team.deleted_at <= func.now() - RESTORABLE_FOR)
+        .order_by(Team.deleted_at)
+        .limit(1)
+        .with_for_update(
+            skip_locked=True, key_share=True
+        )  # a drain that has the head appends to the log meanwhile
+    )
+    team_id = session.scalar(due)
+    if team_id is None:
+        return None
+    session.scalar(  # the drain's lock, before what it writes to goes
+        select(ActivityHead.seq).where(ActivityHead.team_id == team_id).with_for_update()
+    )
+    for table, key in ((ActivityLog, ActivityLog.seq), (UsageLedger, UsageLedger.id)):
+        some = select(key).where(table.team_id == team_id).limit(PURGED_AT_ONCE)
+        erased = delete_rows(table).where(table.team_id == team_id, key.in_(some)).returning(key)
+        if len(session.execute(erased).all()) == PURGED_AT_ONCE:
+            return team_id
+    session.execute(delete_rows(OutboxEvent).where(OutboxEvent.team_id == team_id))
+    session.execute(delete_rows(ActivityHead).where(ActivityHead.team_id == team_id))
+    session.execute(delete_rows(Team).where(Team.id == team_id))  # the rest goes with it
+    return team_id
 
 
 def change_plan(session: Session, access: Access, team: Team, *, plan: str) -> None:
     """Changes the plan and with it the seats, at once; SeatLimitReached if the members don't fit into the new one."""
+    access = reenter(session, access, Permission.billing_update)
     wanted = PLANS[plan]
     if wanted.name == team.plan:
         return
-    seats = members.count(session, access)
+    seats = members.seats_taken(session, team.id)
     if seats > wanted.max_members:
         raise SeatLimitReached(
-            f"The {wanted.name} plan seats {wanted.max_members}, and the team has {seats} members; remove some first.",
+            f"The {wanted.name} plan seats {wanted.max_members}, and {seats} are taken by members and pending invitations; "
+            "remove some first.",
             limit=wanted.max_members,
             used=seats,
         )

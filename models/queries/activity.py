@@ -6,14 +6,24 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Text, cast, exists, func, or_, select
+from sqlalchemy import ColumnElement, Text, all_, and_, cast, exists, func, literal, or_, select
 from sqlalchemy.dialects.postgresql import ARRAY, JSONPATH
 from sqlalchemy.orm import Session, aliased
 
 from models.access.entry import Access
 from models.events.catalogue import CATALOGUE
 from models.queries.paging import Page, Slice, keyset
-from models.tables import ActivityHead, ActivityLog, User
+from models.tables import (
+    ActivityHead,
+    ActivityLog,
+    Agent,
+    DeletedWorkspace,
+    Invitation,
+    User,
+    Workspace,
+    WorkspaceMember,
+)
+from models.tables.workspaces import PRIVATE
 
 Actor = aliased(User, name="actor")
 Subject = aliased(User, name="subject")
@@ -27,7 +37,9 @@ class ActivityView:
 
     row: ActivityLog
     actor_name: str | None
+    agent_name: str | None
     subject_name: str | None
+    """Of the person, or the invited address, that it happened to."""
 
     @property
     def resource_name(self) -> str | None:
@@ -36,9 +48,10 @@ class ActivityView:
     @property
     def summary(self) -> str:
         """What happened, in one sentence of the event catalogue."""
-        return summarize(
-            self.row.action, self.row.details, actor=self.actor_name, resource=self.resource_name
-        )
+        actor = self.actor_name
+        if self.row.agent_id is not None:
+            actor = f"{self.agent_name or 'An agent'} for {actor}"
+        return summarize(self.row.action, self.row.details, actor=actor, resource=self.resource_name)
 
 
 def summarize(action: str, details: Mapping[str, Any], *, actor: str | None, resource: str | None) -> str:
@@ -67,11 +80,18 @@ class ActivityFilter:
 def in_team(session: Session, access: Access, wanted: ActivityFilter, page: Page) -> Slice[ActivityView]:
     """The team's log, newest first: what matches every given filter, `since` inclusive, `until` exclusive."""
     statement = (
-        select(ActivityLog, Actor.name, Subject.name)
+        select(ActivityLog, Actor.name, Agent.name, func.coalesce(Subject.name, Invitation.email))
         .outerjoin(Actor, Actor.id == ActivityLog.user_id)
+        .outerjoin(Agent, Agent.id == ActivityLog.agent_id)
+        .outerjoin(
+            Invitation,
+            (ActivityLog.resource_type == "invitation") & (Invitation.id == ActivityLog.resource_id),
+        )
         .outerjoin(Subject, (ActivityLog.resource_type == "user") & (Subject.id == ActivityLog.resource_id))
         .where(ActivityLog.team_id == access.team_id)
     )
+    if not access.sees_all_workspaces:
+        statement = statement.where(_not_hidden_from(access))
     if wanted.action:
         statement = statement.where(ActivityLog.action.in_(wanted.action))
     if wanted.user_id:
@@ -93,10 +113,27 @@ def in_team(session: Session, access: Access, wanted: ActivityFilter, page: Page
                 ActivityLog.action.icontains(pattern, autoescape=True),
                 Actor.name.icontains(pattern, autoescape=True),
                 Subject.name.icontains(pattern, autoescape=True),
+                Agent.name.icontains(pattern, autoescape=True),
+                Invitation.email.icontains(pattern, autoescape=True),
             )
         )
     found = keyset(session, statement, page, ActivityLog.seq, descending=True)
     return Slice([ActivityView(*row) for row in found.items], found.next_key)
+
+
+def _not_hidden_from(access: Access) -> ColumnElement[bool]:
+    """Not of a private workspace that does not list the caller, or did not when it was deleted."""
+    listed = exists().where(
+        WorkspaceMember.workspace_id == Workspace.id, WorkspaceMember.user_id == access.user_id
+    )
+    hidden = select(Workspace.id).where(
+        Workspace.team_id == access.team_id, Workspace.visibility == PRIVATE, ~listed
+    )
+    gone = select(DeletedWorkspace.workspace_id).where(
+        DeletedWorkspace.team_id == access.team_id, literal(access.user_id) != all_(DeletedWorkspace.user_ids)
+    )
+    at = ActivityLog.workspace_id
+    return or_(at.is_(None), and_(at.not_in(hidden), at.not_in(gone)))
 
 
 def _said_in_details(pattern: str) -> ColumnElement[bool]:

@@ -7,8 +7,9 @@ from sqlalchemy.orm import Session, contains_eager
 
 from models.access.entry import Access
 from models.errors import NotFound
+from models.queries.invitations import is_pending
 from models.queries.paging import Page, Slice, keyset
-from models.tables import PermissionGrant, TeamMember, User
+from models.tables import Invitation, PermissionGrant, TeamMember, User
 
 
 def in_team(session: Session, access: Access, page: Page) -> Slice[TeamMember]:
@@ -37,9 +38,29 @@ def get(session: Session, access: Access, user_id: UUID) -> TeamMember:
     return member
 
 
-def count(session: Session, access: Access) -> int:
-    """How many seats are taken; exact only while the team's row is locked."""
-    return session.scalar(select(func.count()).where(TeamMember.team_id == access.team_id)) or 0
+def role_of(session: Session, team_id: UUID, user_id: UUID, *, active: bool = False) -> str | None:
+    """The member's role; None for who is none (or, if only active members are asked for, is suspended)."""
+    statement = select(TeamMember.role).where(TeamMember.team_id == team_id, TeamMember.user_id == user_id)
+    if active:
+        statement = statement.where(TeamMember.suspended_at.is_(None))
+    return session.scalar(statement)
+
+
+def has_address(session: Session, team_id: UUID, email_normalized: str) -> bool:
+    """Whether a member has this address."""
+    statement = (
+        select(TeamMember.id)
+        .join(TeamMember.user)
+        .where(TeamMember.team_id == team_id, User.email_normalized == email_normalized)
+    )
+    return session.scalar(statement) is not None
+
+
+def seats_taken(session: Session, team_id: UUID) -> int:
+    """How many seats members and pending invitations take; exact only while the team's row is locked."""
+    seated = select(func.count()).where(TeamMember.team_id == team_id).scalar_subquery()
+    reserved = select(func.count()).where(Invitation.team_id == team_id, is_pending()).scalar_subquery()
+    return session.scalar(select(seated + reserved)) or 0
 
 
 def find_user(session: Session, *, user_id: UUID | None, email_normalized: str | None) -> User:
@@ -51,11 +72,11 @@ def find_user(session: Session, *, user_id: UUID | None, email_normalized: str |
     return user
 
 
-def permissions_of_role(session: Session, access: Access, role: str) -> frozenset[str]:
+def permissions_of_role(session: Session, team_id: UUID, role: str) -> frozenset[str]:
     """What the role grants in this team, as `resource:action`; empty for a role that does not exist."""
     statement = select(PermissionGrant.resource + ":" + PermissionGrant.action).where(
         PermissionGrant.role == role,
         PermissionGrant.allowed,
-        or_(PermissionGrant.team_id.is_(None), PermissionGrant.team_id == access.team_id),
+        or_(PermissionGrant.team_id.is_(None), PermissionGrant.team_id == team_id),
     )
     return frozenset(session.scalars(statement))

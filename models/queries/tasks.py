@@ -1,15 +1,21 @@
 """A team's tasks."""
 
+from collections.abc import Collection
 from uuid import UUID
 
-from sqlalchemy import func, select
+from sqlalchemy import ColumnElement, Select, func, literal, or_, select
 from sqlalchemy.orm import Session
 
 from models.access.entry import Access
 from models.errors import NotFound
 from models.queries import workspaces
 from models.queries.paging import Page, Slice, keyset
-from models.tables import Task
+from models.tables import Task, Workspace
+
+# As a constant of the statement: for a parameter, a plan made once for all values can't use the index of pending tasks.
+PENDING = Task.status == literal("pending", literal_execute=True)
+LEASE_RAN_OUT = Task.lease_id.is_not(None) & (Task.lease_expires_at <= func.now())
+"""As the transaction began, which an index can answer; a lease that runs out meanwhile is found a moment later."""
 
 
 def in_workspace(
@@ -32,9 +38,13 @@ def in_workspace(
 
 
 def get(session: Session, access: Access, task_id: UUID, *, for_update: bool = False) -> Task:
-    """One task of the team; raises NotFound."""
-    statement = select(Task).where(Task.team_id == access.team_id, Task.id == task_id)
-    task = session.scalar(statement.with_for_update(key_share=True) if for_update else statement)
+    """One task of the team, in a workspace that the caller may see; raises NotFound."""
+    statement = (
+        select(Task)
+        .join(Workspace, Workspace.id == Task.workspace_id)
+        .where(Task.team_id == access.team_id, Task.id == task_id, workspaces.visible_to(access))
+    )
+    task = session.scalar(statement.with_for_update(key_share=True, of=Task) if for_update else statement)
     if task is None:
         raise NotFound("task")
     return task
@@ -43,3 +53,35 @@ def get(session: Session, access: Access, task_id: UUID, *, for_update: bool = F
 def count_in_workspace(session: Session, access: Access, workspace_id: UUID) -> int:
     statement = select(func.count()).where(Task.team_id == access.team_id, Task.workspace_id == workspace_id)
     return session.scalar(statement) or 0
+
+
+def next_pending(
+    session: Session, access: Access, workspace: Workspace, *, types: Collection[str] | None = None
+) -> Task | None:
+    """The oldest pending task that the caller may claim, locked; passes over those that others have locked."""
+    return session.scalar(_claimable(access, workspace, types).where(PENDING))
+
+
+def next_expired(
+    session: Session, access: Access, workspace: Workspace, *, types: Collection[str] | None = None
+) -> Task | None:
+    """The oldest task whose lease ran out and that the caller may claim then, locked; passes over as `next_pending` does."""
+    return session.scalar(_claimable(access, workspace, types).where(LEASE_RAN_OUT))
+
+
+def _claimable(access: Access, workspace: Workspace, types: Collection[str] | None) -> Select[Task]:
+    """The workspace's tasks that are nobody's or the caller's, the first one locked once more conditions are added."""
+    conditions: list[ColumnElement[bool]] = [
+        Task.team_id == access.team_id,
+        Task.workspace_id == workspace.id,
+        or_(Task.assignee_id.is_(None), Task.assignee_id == access.user_id),
+    ]
+    if types is not None:
+        conditions.append(Task.type.in_(types))
+    return (
+        select(Task)
+        .where(*conditions)
+        .order_by(Task.id)
+        .limit(1)
+        .with_for_update(key_share=True, skip_locked=True)
+    )

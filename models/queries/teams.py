@@ -1,9 +1,10 @@
 """Teams, as those see them who are in them."""
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
+from uuid import UUID
 
-from sqlalchemy import select
+from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from models.access.actor import Actor
@@ -11,6 +12,9 @@ from models.access.entry import Access
 from models.errors import NotFound
 from models.queries.paging import Page, Slice, keyset
 from models.tables import Team, TeamMember
+
+RESTORABLE_FOR = timedelta(days=30)
+"""So long after its deletion the owner can bring a team back."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,24 +29,39 @@ class TeamView:
         return self.team.updated_at
 
 
-def mine(session: Session, actor: Actor, page: Page) -> Slice[TeamView]:
-    """The teams that the actor is a member of, oldest first."""
+def mine(session: Session, actor: Actor, page: Page, *, deleted: bool = False) -> Slice[TeamView]:
+    """The teams that the actor is a member of and not suspended in, oldest first; or their own that can be restored."""
     statement = (
         select(Team, TeamMember.role)
         .join(TeamMember, TeamMember.team_id == Team.id)
-        .where(TeamMember.user_id == actor.user_id, Team.deleted_at.is_(None))
+        .where(TeamMember.user_id == actor.user_id, TeamMember.suspended_at.is_(None))
     )
+    if deleted:
+        restorable = Team.deleted_at > func.now() - RESTORABLE_FOR
+        statement = statement.where(restorable, Team.owner_id == actor.user_id)
+    else:
+        statement = statement.where(Team.deleted_at.is_(None))
     found = keyset(session, statement, page, Team.id)
     return Slice([TeamView(team, role) for team, role in found.items], found.next_key)
 
 
 def get(session: Session, access: Access, *, for_update: bool = False) -> Team:
     """The entered team; with its row locked, which is what every change of its membership takes first."""
-    statement = select(Team).where(Team.id == access.team_id, Team.deleted_at.is_(None))
     if for_update:
-        # A team's own key never changes, so rows that only refer to it (tasks, events) need not wait for this lock.
-        statement = statement.with_for_update(key_share=True).execution_options(populate_existing=True)
-    team = session.scalar(statement)
+        team = lock(session, access.team_id)
+    else:
+        team = session.scalar(select(Team).where(Team.id == access.team_id, Team.deleted_at.is_(None)))
     if team is None:
         raise NotFound("team")
     return team
+
+
+def lock(session: Session, team_id: UUID) -> Team | None:
+    """The team with its row locked, for whoever is not in it (yet); None if it is absent or deleted."""
+    # A team's own key never changes, so rows that only refer to it (tasks, events) need not wait for this lock.
+    return session.scalar(
+        select(Team)
+        .where(Team.id == team_id, Team.deleted_at.is_(None))
+        .with_for_update(key_share=True)
+        .execution_options(populate_existing=True)
+    )

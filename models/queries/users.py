@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 from models.access.actor import Actor
 from models.errors import NotFound
 from models.queries.paging import Page, Slice, keyset
-from models.tables import User, UserSession
+from models.tables import SecondFactor, User, UserSession
 
 
 def get(session: Session, user_id: UUID, *, for_update: bool = False) -> User:
@@ -17,8 +17,17 @@ def get(session: Session, user_id: UUID, *, for_update: bool = False) -> User:
     return session.scalars(statement.with_for_update(key_share=True) if for_update else statement).one()
 
 
-def by_email(session: Session, email_normalized: str) -> User | None:
-    return session.scalar(select(User).where(User.email_normalized == email_normalized))
+def by_email(session: Session, email_normalized: str, *, for_update: bool = False) -> User | None:
+    statement = select(User).where(User.email_normalized == email_normalized)
+    return session.scalar(statement.with_for_update(key_share=True) if for_update else statement)
+
+
+def has_second_factor(session: Session, user_id: UUID) -> bool:
+    """Whether the user set up a second factor and proved to have it."""
+    statement = select(SecondFactor.user_id).where(
+        SecondFactor.user_id == user_id, SecondFactor.confirmed_at.is_not(None)
+    )
+    return session.scalar(statement) is not None
 
 
 @dataclass(frozen=True, slots=True)

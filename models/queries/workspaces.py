@@ -1,25 +1,87 @@
-"""A team's workspaces."""
+"""A team's workspaces, as far as the caller may see them, and who is listed in one."""
 
 from uuid import UUID
 
-from sqlalchemy import select
-from sqlalchemy.orm import Session
+from sqlalchemy import ColumnElement, exists, or_, select, true
+from sqlalchemy.orm import Session, contains_eager
 
 from models.access.entry import Access
+from models.access.permissions import Permission
 from models.errors import NotFound
 from models.queries.paging import Page, Slice, keyset
-from models.tables import Workspace
+from models.tables import PermissionGrant, Workspace, WorkspaceMember
+from models.tables.workspaces import OPEN
+
+
+def visible_to(access: Access) -> ColumnElement[bool]:
+    """Whether a workspace is open to the team, or lists the caller; the owner sees all of them."""
+    if access.sees_all_workspaces:
+        return true()
+    listed = exists().where(
+        WorkspaceMember.workspace_id == Workspace.id, WorkspaceMember.user_id == access.user_id
+    )
+    return or_(Workspace.visibility == OPEN, listed)
+
+
+def _readable_by(access: Access) -> ColumnElement[bool]:
+    """Visible, and not in a role there that can't read it."""
+    if access.sees_all_workspaces:
+        return true()
+    reading = select(PermissionGrant.role).where(
+        PermissionGrant.resource == Permission.workspaces_read.resource,
+        PermissionGrant.action == Permission.workspaces_read.action,
+        PermissionGrant.allowed,
+        or_(PermissionGrant.team_id.is_(None), PermissionGrant.team_id == access.team_id),
+    )
+    barred = exists().where(
+        WorkspaceMember.workspace_id == Workspace.id,
+        WorkspaceMember.user_id == access.user_id,
+        WorkspaceMember.role.not_in(reading),
+    )
+    return visible_to(access) & ~barred
 
 
 def in_team(session: Session, access: Access, page: Page) -> Slice[Workspace]:
-    """The workspaces, oldest first."""
-    return keyset(session, select(Workspace).where(Workspace.team_id == access.team_id), page, Workspace.id)
+    """The workspaces that the caller may read, oldest first."""
+    statement = select(Workspace).where(Workspace.team_id == access.team_id, _readable_by(access))
+    return keyset(session, statement, page, Workspace.id)
 
 
 def get(session: Session, access: Access, workspace_id: UUID, *, for_update: bool = False) -> Workspace:
-    """One workspace of the team; raises NotFound."""
-    statement = select(Workspace).where(Workspace.team_id == access.team_id, Workspace.id == workspace_id)
+    """One workspace of the team that the caller may see; raises NotFound."""
+    statement = select(Workspace).where(
+        Workspace.team_id == access.team_id, Workspace.id == workspace_id, visible_to(access)
+    )
     workspace = session.scalar(statement.with_for_update(key_share=True) if for_update else statement)
     if workspace is None:
         raise NotFound("workspace")
     return workspace
+
+
+def members(session: Session, access: Access, workspace: Workspace, page: Page) -> Slice[WorkspaceMember]:
+    """Who is listed in the workspace, each with the user loaded."""
+    statement = (
+        select(WorkspaceMember)
+        .join(WorkspaceMember.user)
+        .options(contains_eager(WorkspaceMember.user))
+        .where(WorkspaceMember.team_id == access.team_id, WorkspaceMember.workspace_id == workspace.id)
+    )
+    return keyset(session, statement, page, WorkspaceMember.user_id)
+
+
+def member(session: Session, workspace: Workspace, user_id: UUID) -> WorkspaceMember | None:
+    """One who is listed, with the user loaded; None for who is not."""
+    return session.scalar(
+        select(WorkspaceMember)
+        .join(WorkspaceMember.user)
+        .options(contains_eager(WorkspaceMember.user))
+        .where(WorkspaceMember.workspace_id == workspace.id, WorkspaceMember.user_id == user_id)
+        .execution_options(populate_existing=True)
+    )
+
+
+def user_ids(session: Session, workspace: Workspace) -> list[UUID]:
+    """Everyone who is listed."""
+    return list(
+        session.scalars(select(WorkspaceMember.user_id).where(WorkspaceMember.workspace_id == workspace.id))
+    )

@@ -45,6 +45,9 @@ class ActivityLog(Base):
     resource_type: Mapped[str] = mapped_column(String(50))
     resource_id: Mapped[UUID]
     resource_name: Mapped[str | None]
+    agent_id: Mapped[UUID | None]
+    api_key_id: Mapped[UUID | None]
+    workspace_id: Mapped[UUID | None]
     details: Mapped[Json] = mapped_column("metadata")
     request_id: Mapped[str | None]
     ip_address: Mapped[Address | None]

@@ -1,3 +1,4 @@
+from datetime import datetime
 from uuid import UUID
 
 from sqlalchemy import ForeignKey, String, UniqueConstraint
@@ -15,5 +16,7 @@ class TeamMember(TeamOwned, Base):
     user_id: Mapped[UUID] = mapped_column(ForeignKey("users.id", ondelete="CASCADE"), index=True)
     role: Mapped[str] = mapped_column(String(50))
     joined_at: Mapped[Created]
+    suspended_at: Mapped[datetime | None]
+    """Keeps the seat and the role, and may not enter."""
 
     user: Mapped[User] = relationship(lazy="raise")

@@ -24,6 +24,9 @@ class OutboxEvent(Base):
     resource_type: Mapped[str] = mapped_column(String(50))
     resource_id: Mapped[UUID]
     resource_name: Mapped[str | None]
+    agent_id: Mapped[UUID | None]
+    api_key_id: Mapped[UUID | None]
+    workspace_id: Mapped[UUID | None]
     details: Mapped[Json]
     ip_address: Mapped[Address | None]
     user_agent: Mapped[str | None]

@@ -30,6 +30,8 @@ class Team(Base):
     owner_id: Mapped[UUID] = mapped_column(ForeignKey("users.id"), index=True)
     plan: Mapped[str] = mapped_column(String(50), server_default="free")
     max_members: Mapped[int] = mapped_column(server_default="5")
+    two_factor_required: Mapped[bool] = mapped_column(server_default="false")
+    """Then only members with a second factor may enter."""
     deleted_at: Mapped[datetime | None]
     created_at: Mapped[Created]
     updated_at: Mapped[Updated]

@@ -1,3 +1,5 @@
+from datetime import datetime
+
 from sqlalchemy import String
 from sqlalchemy.orm import Mapped, mapped_column
 
@@ -12,6 +14,8 @@ class User(Base):
     id: Mapped[UUIDv7]
     email: Mapped[str] = mapped_column(String(320))
     email_normalized: Mapped[str] = mapped_column(String(320), unique=True)
+    email_verified_at: Mapped[datetime | None]
+    """When the person proved to read this address; None until then."""
     name: Mapped[str] = mapped_column(String(255))
     password_hash: Mapped[str]
     created_at: Mapped[Created]

@@ -1,8 +1,10 @@
 """Every route under /api/v1, as the application declares it: what the generated tests go through."""
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import quote
 from uuid import UUID
 
 from flask import Flask
@@ -14,6 +16,13 @@ from api.blueprint import BASE
 from api.resource import Need, Requirement, requirement_of
 from models.access.permissions import Permission
 
+UUIDS = (
+    "team_id", "workspace_id", "task_id", "user_id", "session_id", "invitation_id", "api_key_id", "agent_id",
+    "deleted_team_id",
+)  # fmt: skip
+NAMES = ("name",)
+CONVERTER = re.compile(r"<\w+:")
+
 
 @dataclass(frozen=True)
 class Route:
@@ -24,12 +33,16 @@ class Route:
     query: type[Schema] | None
 
     def __str__(self) -> str:
-        return f"{self.method} {self.rule.removeprefix(BASE).replace('uuid:', '')}"
+        return f"{self.method} {CONVERTER.sub('<', self.rule.removeprefix(BASE))}"
 
     @property
     def permission(self) -> Permission | None:
         """What it needs in the team, if it is a team's route."""
         return self.requirement.needs if isinstance(self.requirement.needs, Permission) else None
+
+    @property
+    def is_in_team(self) -> bool:
+        return self.permission is not None or self.requirement.needs is Need.MEMBER
 
     @property
     def is_public(self) -> bool:
@@ -42,8 +55,10 @@ class Route:
     def path(self, **ids: UUID | str) -> str:
         """Under /api/v1, with these ids in it and new ones for the rest."""
         path = self.rule.removeprefix(BASE)
-        for name in ("team_id", "workspace_id", "task_id", "user_id", "session_id"):
+        for name in UUIDS:
             path = path.replace(f"<uuid:{name}>", str(ids.get(name) or uuid7()))
+        for name in NAMES:
+            path = path.replace(f"<string:{name}>", quote(str(ids.get(name) or uuid7())))
         assert "<" not in path, f"{self.rule}: name its ids here"
         return path
 
@@ -66,6 +81,6 @@ def _schema(view: Any, location: str) -> type[Schema] | None:
 
 
 ROUTES = list(routes_of(create_app()))
-TEAM_ROUTES = [route for route in ROUTES if route.permission]
+TEAM_ROUTES = [route for route in ROUTES if route.is_in_team]
 BODY_ROUTES = [route for route in ROUTES if route.body]
 LIST_ROUTES = [route for route in ROUTES if route.is_list]

@@ -6,7 +6,7 @@ from flask.testing import FlaskClient
 from openapi_spec_validator import validate
 
 from api.docs import document
-from tests.api.routes import ROUTES, Route
+from tests.api.routes import CONVERTER, ROUTES, Route
 from tests.factories import Answer
 
 
@@ -25,7 +25,7 @@ def test_the_document_is_served_and_valid(app: Flask, client: FlaskClient) -> No
 
 @pytest.mark.parametrize("route", ROUTES, ids=str)
 def test_every_route_is_documented(paths: dict[str, dict[str, dict[str, object]]], route: Route) -> None:
-    described = paths[route.rule.replace("<uuid:", "{").replace(">", "}")][route.method.lower()]
+    described = paths[CONVERTER.sub("{", route.rule).replace(">", "}")][route.method.lower()]
     assert described["summary"]
     assert ("requestBody" in described) is (route.body is not None)
 

@@ -1,28 +1,43 @@
 """ETag, If-None-Match and If-Match of every single resource."""
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from tests.factories import Person, TeamSetting
+from tests.factories import (
+    Person,
+    TeamSetting,
+    invite,
+    make_agent,
+    make_key,
+    make_person,
+    make_role,
+)
 
 CHANGES: dict[str, dict[str, Any]] = {
     "team": {"name": "Changed"},
     "member": {"role": "member"},
     "workspace": {"name": "Changed"},
     "task": {"title": "Changed"},
+    "role": {"permissions": ["tasks:read"]},
+    "agent": {"name": "Changed"},
     "me": {"name": "Changed"},
 }
+KEPT = {"me"}
+"""What is not deleted here."""
 
 
 def path_of(setting: TeamSetting, kind: str) -> str:
-    return {
-        "team": setting.path,
-        "member": f"{setting.path}/members/{setting.viewer.id}",
-        "workspace": f"{setting.path}/workspaces/{setting.workspace_id}",
-        "task": f"{setting.path}/tasks/{setting.task()['id']}" if kind == "task" else "",
-        "me": "/me",
-    }[kind]
+    below: dict[str, Callable[[], str]] = {
+        "team": lambda: "",
+        "member": lambda: f"/members/{setting.viewer.id}",
+        "workspace": lambda: f"/workspaces/{setting.workspace_id}",
+        "task": lambda: f"/tasks/{setting.task()['id']}",
+        "role": lambda: f"/roles/{make_role(setting, 'auditor', 'activity:read')['name']}",
+        "agent": lambda: f"/agents/{make_agent(setting)['id']}",
+    }
+    return setting.path + below[kind]() if kind in below else f"/{kind}"
 
 
 @pytest.fixture(params=CHANGES)
@@ -55,7 +70,8 @@ def test_a_stale_patch_changes_nothing(team: TeamSetting, kind: str) -> None:
     stale = tag(team.owner, path)
     assert team.owner.patch(path, json=CHANGES[kind], headers={"If-Match": stale}).status_code == 200
     current = team.owner.get(path)
-    other = {name: "viewer" if name == "role" else "Too late" for name in CHANGES[kind]}
+    too_late = {"role": "viewer", "permissions": ["usage:read"]}
+    other = {name: too_late.get(name, "Too late") for name in CHANGES[kind]}
     refused = team.owner.patch(path, json=other, headers={"If-Match": stale})
     assert (refused.status_code, refused.json["code"]) == (412, "precondition_failed")
     assert team.owner.get(path).json == current.json
@@ -64,7 +80,7 @@ def test_a_stale_patch_changes_nothing(team: TeamSetting, kind: str) -> None:
         assert again.status_code == 200
 
 
-@pytest.mark.parametrize("kind", [kind for kind in CHANGES if kind != "me"], indirect=True)
+@pytest.mark.parametrize("kind", [kind for kind in CHANGES if kind not in KEPT], indirect=True)
 def test_a_stale_delete_deletes_nothing(team: TeamSetting, kind: str) -> None:
     path = path_of(team, kind)
     stale = tag(team.owner, path)
@@ -95,9 +111,26 @@ def test_what_is_made_comes_with_its_tag(team: TeamSetting) -> None:
     assert made.headers["ETag"] == tag(team.owner, f"{team.path}/workspaces/{made.json['id']}")
 
 
-def test_a_stranger_learns_nothing_from_a_condition(team: TeamSetting) -> None:
-    from tests.factories import make_person
+def test_an_answer_with_a_secret_has_no_tag(team: TeamSetting) -> None:
+    """It is of nothing that could be read again; the invitation and the key have their own."""
+    body = {"name": "Robot", "permissions": ["teams:read"]}
+    key = team.owner.post(f"{team.path}/api-keys", json=body)
+    assert (key.status_code, "ETag" in key.headers) == (201, False)
+    assert tag(team.owner, f"{team.path}/api-keys/{key.json['id']}")
+    made = invite(team, "ina@example.com")
+    assert tag(team.owner, f"{team.path}/invitations/{made['id']}")
 
+
+def test_a_key_and_an_invitation_go_in_the_state_that_was_read(team: TeamSetting) -> None:
+    key, made = make_key(team, team.owner, "teams:read"), invite(team, "ina@example.com")
+    for path in (f"{team.path}/api-keys/{key.key_id}", f"{team.path}/invitations/{made['id']}"):
+        assert team.owner.delete(path, headers={"If-Match": '"x"'}).status_code == 412
+        current = tag(team.owner, path)
+        assert team.owner.get(path, headers={"If-None-Match": current}).status_code == 304
+        assert team.owner.delete(path, headers={"If-Match": current}).status_code == 204
+
+
+def test_a_stranger_learns_nothing_from_a_condition(team: TeamSetting) -> None:
     stranger = make_person(team.owner.app)
     current = tag(team.owner, team.path)
     assert stranger.get(team.path, headers={"If-None-Match": current}).status_code == 404

@@ -1,5 +1,6 @@
 """Members: seating, roles, removing and leaving; the seat limit, and that nobody grants above their own power."""
 
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -7,22 +8,12 @@ from flask import Flask
 from uuid_utils.compat import uuid7
 
 from models.access.permissions import BUILT_IN_ROLES, Permission
-from models.database import transaction
-from models.tables import PermissionGrant
-from tests.factories import Person, TeamSetting, make_person
+from tests.factories import Answer, Person, TeamSetting, join, make_person, make_role
 
 
 def add(setting: TeamSetting, by: Person, person: Person, role: str = "viewer") -> tuple[int, str | None]:
     answer = by.post(f"{setting.path}/members", json={"user_id": str(person.id), "role": role})
     return answer.status_code, answer.json.get("code")
-
-
-def make_role(setting: TeamSetting, name: str, *permissions: Permission) -> None:
-    with transaction() as session:
-        session.add_all(
-            PermissionGrant(team_id=setting.id, role=name, resource=each.resource, action=each.action)
-            for each in permissions
-        )
 
 
 def give(setting: TeamSetting, person: Person, role: str) -> None:
@@ -36,7 +27,7 @@ def test_a_member_is_added_by_id_or_address(app: Flask, team: TeamSetting) -> No
     added = team.admin.post(path, json={"user_id": str(by_id.id), "role": "member"})
     assert added.status_code == 201
     assert added.json["user"] == {"id": str(by_id.id), "email": by_id.email, "name": "Ann"}
-    assert (added.json["role"], set(added.json)) == ("member", {"user", "role", "joined_at"})
+    assert (added.json["role"], set(added.json)) == ("member", {"user", "role", "joined_at", "suspended_at"})
     assert team.viewer.get(f"{path}/{by_id.id}").json == added.json
     shouted = {"email": by_email.email.upper(), "role": "viewer"}
     assert team.admin.post(path, json=shouted).json["user"]["id"] == str(by_email.id)
@@ -198,3 +189,40 @@ def test_a_permission_that_the_role_lacks_is_asked_for_first(app: Flask, team: T
     refused = team.viewer.delete(f"{team.path}/members/{person.id}")
     assert (refused.status_code, refused.json["missing"]) == (403, "members:delete")
     assert team.viewer.get(f"{team.path}/members").json["missing"] == "members:read"
+
+
+POWER = {
+    "viewer": set(BUILT_IN_ROLES["viewer"]),
+    "member": set(BUILT_IN_ROLES["member"]),
+    "recruiter": {*BUILT_IN_ROLES["viewer"], Permission.members_update, Permission.members_delete},
+    "admin": set(BUILT_IN_ROLES["admin"]),
+}
+VERBS: dict[str, tuple[Permission, Callable[[Person, str], Answer]]] = {
+    "demote": (Permission.members_update, lambda by, path: by.patch(path, json={"role": "guest"})),
+    "remove": (Permission.members_delete, lambda by, path: by.delete(path)),
+    "suspend": (Permission.members_update, lambda by, path: by.post(f"{path}/suspend")),
+}
+
+
+@pytest.mark.parametrize("verb", VERBS)
+@pytest.mark.parametrize("caller", POWER)
+def test_what_counts_is_the_callers_power_over_the_target(team: TeamSetting, caller: str, verb: str) -> None:
+    """Pitfalls: the target's role is checked instead of the caller's; a guard that only runs when the two are the same."""
+    make_role(team, "recruiter", *POWER["recruiter"])
+    make_role(team, "guest", Permission.teams_read)
+    permission, act = VERBS[verb]
+    by = join(team, caller)
+    for target in (*POWER, "owner"):
+        person = team.owner if target == "owner" else join(team, target)
+        answer = act(by, f"{team.path}/members/{person.id}")
+        if permission not in POWER[caller]:
+            assert (answer.status_code, answer.json["missing"]) == (403, permission.value), target
+        elif target == "owner":
+            assert answer.status_code == 409
+        elif POWER[target] <= POWER[caller]:
+            assert answer.status_code in {200, 204}, target
+            continue
+        else:
+            assert answer.status_code == 403, target
+        kept = team.owner.get(f"{team.path}/members/{person.id}").json
+        assert (kept["role"], kept["suspended_at"]) == ("admin" if target == "owner" else target, None)

@@ -15,7 +15,7 @@ from tests.factories import Answer, TeamSetting, make_person, make_team
 
 FIELDS = {
     "id", "team_id", "workspace_id", "title", "prompt", "type", "status", "assignee_id", "result", "error",
-    "llm_tokens_used", "created_by", "created_at", "updated_at",
+    "llm_tokens_used", "attempts", "agent_id", "lease_expires_at", "created_by", "created_at", "updated_at",
 }  # fmt: skip
 VERBS: dict[str, tuple[str, dict[str, Any] | None]] = {
     "start": ("processing", None),
@@ -45,6 +45,11 @@ def test_an_agent_starts_and_completes_a_task(team: TeamSetting) -> None:
 
     started = team.member.post(f"{team.path}/tasks/{task['id']}/start")
     assert (started.status_code, started.json["status"]) == (200, "processing")
+    assert (started.json["attempts"], started.json["agent_id"], started.json["lease_expires_at"]) == (
+        1,
+        None,
+        None,
+    )
 
     done = team.member.post(
         f"{team.path}/tasks/{task['id']}/complete",
@@ -88,6 +93,7 @@ def test_a_task_has_its_fields_and_defaults(team: TeamSetting) -> None:
     assert (task["team_id"], task["workspace_id"]) == (str(team.id), str(team.workspace_id))
     bare = team.task()
     assert (bare["prompt"], bare["type"], bare["assignee_id"], bare["error"]) == (None, "general", None, None)
+    assert (bare["attempts"], bare["agent_id"], bare["lease_expires_at"]) == (0, None, None)
 
 
 def test_a_member_makes_changes_and_deletes_a_task_and_a_viewer_reads_it(team: TeamSetting) -> None:

@@ -5,9 +5,12 @@ from sqlalchemy import select
 
 from models.database import transaction
 from models.tables import ActivityLog, Team
-from tests.factories import TeamSetting, drain, make_person, make_team
+from tests.factories import Answer, Person, TeamSetting, drain, execute, make_key, make_person, make_team
 
-FIELDS = {"id", "name", "owner_id", "plan", "max_members", "role", "created_at", "updated_at"}
+FIELDS = {
+    "id", "name", "owner_id", "plan", "max_members", "two_factor_required", "role", "created_at", "updated_at",
+    "deleted_at",
+}  # fmt: skip
 
 
 def test_who_makes_a_team_owns_it(app: Flask) -> None:
@@ -117,3 +120,52 @@ def test_a_team_is_handed_to_another_member(app: Flask, team: TeamSetting) -> No
     assert (same.status_code, same.json["code"]) == (409, "conflict")
     assert team.owner.get(team.path).json["owner_id"] == str(team.owner.id)
     assert team.owner.post(path, json={"user_id": str(team.admin.id)}).status_code == 200
+
+
+def require_second_factor(setting: TeamSetting, by: Person, required: bool = True) -> Answer:
+    return by.patch(setting.path, json={"two_factor_required": required})
+
+
+def test_a_second_factor_is_asked_for_by_who_has_one(team: TeamSetting) -> None:
+    assert team.owner.get(team.path).json["two_factor_required"] is False
+    refused = require_second_factor(team, team.admin)
+    assert (refused.status_code, refused.json["code"]) == (409, "conflict")
+    team.admin.set_up_second_factor(confirmed=False)
+    assert require_second_factor(team, team.admin).status_code == 409  # begun is not confirmed
+    assert team.viewer.get(team.path).status_code == 200
+    execute("UPDATE second_factors SET confirmed_at = now() WHERE user_id = :id", id=team.admin.id)
+    asked = require_second_factor(team, team.admin)
+    assert (asked.status_code, asked.json["two_factor_required"]) == (200, True)
+    team.viewer.set_up_second_factor()
+    assert team.viewer.get(team.path).json["two_factor_required"] is True
+    assert require_second_factor(team, team.viewer, required=False).json["missing"] == "teams:update"
+    barred = [person.get(team.path) for person in (team.owner, team.member)]
+    assert [(answer.status_code, answer.json["missing"]) for answer in barred] == [(403, "two_factor")] * 2
+    assert "/me/two-factor" in barred[0].json["detail"]
+    assert require_second_factor(team, team.admin, required=False).status_code == 200
+    assert team.member.get(team.path).status_code == 200
+    drain()
+    rows = team.owner.get(f"{team.path}/activity?action=team_updated").json["items"]
+    assert [row["metadata"]["changes"]["two_factor_required"] for row in rows] == [
+        [True, False],
+        [False, True],
+    ]
+
+
+def test_who_lost_their_second_factor_is_barred_on_the_next_request(team: TeamSetting) -> None:
+    team.owner.set_up_second_factor()
+    team.member.set_up_second_factor()
+    assert require_second_factor(team, team.owner).status_code == 200
+    assert team.member.get(team.path).status_code == 200
+    execute("DELETE FROM second_factors WHERE user_id = :id", id=team.member.id)
+    assert team.member.get(team.path).json["missing"] == "two_factor"
+    assert [row["id"] for row in team.member.get("/teams").json["items"]] == [str(team.id)]
+
+
+def test_a_key_stands_on_its_makers_second_factor(team: TeamSetting) -> None:
+    key = make_key(team, team.admin, "teams:read")
+    team.owner.set_up_second_factor()
+    assert require_second_factor(team, team.owner).status_code == 200
+    assert key.get(team.path).json["missing"] == "two_factor"
+    team.admin.set_up_second_factor()
+    assert key.get(team.path).status_code == 200

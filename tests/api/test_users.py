@@ -35,7 +35,7 @@ def test_registering_signs_in(client: FlaskClient, post: Post) -> None:
     answer = post("/auth/register", json=given)
     assert answer.status_code == 201
     assert set(answer.json) == {"user", "token", "expires_at"}
-    assert set(answer.json["user"]) == {"id", "email", "name", "created_at"}
+    assert set(answer.json["user"]) == {"id", "email", "email_verified", "name", "created_at"}
     assert (answer.json["user"]["email"], answer.json["user"]["name"]) == (given["email"], "Kim Ō")
     assert answer.json["expires_at"] > answer.json["user"]["created_at"]
     assert answer.json["expires_at"].endswith("Z")

@@ -12,7 +12,7 @@ def test_a_member_makes_and_changes_a_workspace_and_a_viewer_reads_it(team: Team
     made = team.member.post(path, json=body)
     assert made.status_code == 201
     assert set(made.json) == {
-        "id", "team_id", "name", "description", "created_by", "created_at", "updated_at",
+        "id", "team_id", "name", "description", "visibility", "created_by", "created_at", "updated_at",
     }  # fmt: skip
     assert (made.json["name"], made.json["description"], made.json["created_by"]) == (
         "Answers",

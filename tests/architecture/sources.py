@@ -1,6 +1,7 @@
 """The product's own source files, and what the rules look for in them."""
 
 import ast
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -35,5 +36,23 @@ def reads_environment(source: str) -> list[int]:
         if imported and isinstance(node, ast.ImportFrom) and names & {each.name for each in node.names}:
             found.append(node.lineno)
         if isinstance(node, ast.Attribute) and node.attr in names and ast.unparse(node.value) in modules:
+            found.append(node.lineno)
+    return found
+
+
+INSERTERS = {"insert", "pg_insert", "bulk_insert_mappings", "bulk_save_objects"}
+
+
+def makes_rows(of: str, table: str, source: str) -> list[int]:
+    """The lines that make rows of a mapped class: by its constructor, by an insert of it or its table, or in SQL."""
+    in_sql = re.compile(rf"\b(insert\s+into|merge\s+into|copy)\s+(only\s+)?{table}\b", re.IGNORECASE)
+    found = []
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Call):
+            called = ast.unparse(node.func).rpartition(".")[2]
+            named = {name for each in node.args for name in ast.unparse(each).split(".")}
+            if called == of or (called in INSERTERS and of in named):
+                found.append(node.lineno)
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and in_sql.search(node.value):
             found.append(node.lineno)
     return found

@@ -55,11 +55,12 @@ def test_a_bad_event_is_recognised(monkeypatch: pytest.MonkeyPatch) -> None:
     class Good(TeamEvent): ...
 
     @event("sample_lost", "sample", "lost by {nobody}")
-    class Bad(TeamEvent): ...
+    class Bad(Event):
+        name: str
 
     assert problems(Good) == []
     assert problems(Bad) == [
-        "its resource's id, sample_id, is not in its payload",
+        "its resource's id, team_id, is not in its payload",
         "its sentence names ['nobody'], which it does not carry",
         "its sentence does not say who did it",
     ]

@@ -2,10 +2,12 @@
 
 import pytest
 
-from tests.architecture.sources import calls_of, reads_environment, sources
+from tests.architecture.sources import calls_of, makes_rows, reads_environment, sources
 
 COMMITS = {"models/database.py"}
 """`transaction()` is the only place that commits."""
+SEATS = {"models/operations/members.py"}
+"""`seat` is the only place that makes a member: under the team's lock, and after its callers looked at seats and power."""
 READERS = {
     "models/settings.py": "the settings",
     "api/local.py": "hands the environment on to the processes that it starts",
@@ -55,3 +57,29 @@ def test_only_the_settings_read_the_environment() -> None:
 )
 def test_a_reader_of_the_environment_is_recognised(line: str, found: bool) -> None:
     assert bool(reads_environment(line)) is found
+
+
+def test_only_the_owner_of_membership_makes_members() -> None:
+    assert {path for path, source in sources() if makes_rows("TeamMember", "team_members", source)} == SEATS
+
+
+@pytest.mark.parametrize(
+    ("line", "found"),
+    [
+        ("seat(session, team, user, role)", False),
+        ("select(TeamMember).where(TeamMember.team_id == team_id)", False),
+        ("update_rows(TeamMember).values(role=by)", False),
+        ("session.execute(insert(OutboxEvent.__table__))", False),
+        ("class TeamMember(TeamOwned, Base): ...", False),
+        ("text('SELECT role FROM team_members')", False),
+        ("session.add(TeamMember(team_id=team.id))", True),
+        ("tables.TeamMember()", True),
+        ("session.execute(insert(TeamMember), rows)", True),
+        ("postgresql.insert(TeamMember.__table__)", True),
+        ("session.bulk_insert_mappings(TeamMember, rows)", True),
+        ("text('INSERT INTO team_members (id) VALUES (uuid7())')", True),
+        ("text('insert  into team_members SELECT 1')", True),
+    ],
+)
+def test_the_making_of_a_member_is_recognised(line: str, found: bool) -> None:
+    assert bool(makes_rows("TeamMember", "team_members", line)) is found

@@ -122,8 +122,13 @@ def test_the_log_keeps_the_outboxs_order_and_all_it_says(quiet: TeamSetting) -> 
     ]
     for was, row in zip(waiting, log, strict=True):
         assert (row.id, row.metadata, row.created_at) == (was.event_id, was.details, was.created_at)
-        for column in ("user_id", "resource_type", "resource_name", "ip_address", "user_agent", "request_id"):
+        for column in (
+            *("user_id", "agent_id", "api_key_id", "resource_type", "resource_name", "workspace_id"),
+            *("ip_address", "user_agent", "request_id"),
+        ):
             assert getattr(row, column) == getattr(was, column)
+    assert [row.workspace_id for row in projected] == [row.workspace_id for row in log] == ids
+    assert [row.agent_id for row in projected] == [row.agent_id for row in log]
 
 
 def test_a_limit_cuts_batches_and_not_events(app: Flask, quiet: TeamSetting) -> None:

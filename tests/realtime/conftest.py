@@ -1,13 +1,15 @@
 """A real server in threads, real clients, and teams in which things happen."""
 
 import json
+import secrets
 import socket
 import struct
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -18,7 +20,9 @@ from sqlalchemy import text
 from uuid_utils.compat import uuid7
 from werkzeug.serving import WSGIRequestHandler, make_server
 
+from models.access.credentials import KEY_PREFIX, hash_secret, new_token
 from models.access.entry import enter, enter_team
+from models.access.permissions import Permission
 from models.database import transaction
 from models.events.catalogue import WorkspaceCreated
 from models.events.record import record
@@ -27,7 +31,9 @@ from models.operations.activity import Projected
 from models.queries import members as member_queries
 from models.queries import teams as team_queries
 from models.queries import users
+from models.queries.audiences import audiences_of
 from models.settings import settings
+from models.tables import Agent, ApiKey, Workspace, WorkspaceMember
 from realtime import hub
 from realtime.publisher import connect, publish_events
 from tests.factories import Person, make_person
@@ -60,19 +66,58 @@ def server(small_app: Flask) -> Iterator[str]:
 
 @dataclass
 class Team:
-    """A team with an owner, a member and a viewer."""
+    """A team with an owner, another admin, a member and a viewer."""
 
     id: UUID
     owner: Person
+    admin: Person
     member: Person
     viewer: Person
 
-    def happen(self, count: int = 1, *, name: str = "Research") -> None:
-        """Records so many events, for the drain to find."""
+    def happen(self, count: int = 1, *, name: str = "Research", at: UUID | None = None) -> None:
+        """Records so many events, for the drain to find; in the workspace `at`, or each in one that is gone."""
         with transaction() as session:
             access = enter_team(session, self.owner.credential, self.id)
             for _ in range(count):
-                record(session, access, WorkspaceCreated(workspace_id=uuid7(), name=name))
+                record(session, access, WorkspaceCreated(workspace_id=at or uuid7(), name=name))
+
+    def private_workspace(self, *listed: Person) -> UUID:
+        """A workspace that nobody was told of yet."""
+        with transaction() as session:
+            workspace = Workspace(
+                team_id=self.id, name="Board", visibility="private", created_by=self.owner.id
+            )
+            session.add(workspace)
+            session.flush()
+            for person in listed:
+                session.add(WorkspaceMember(team_id=self.id, workspace_id=workspace.id, user_id=person.id))
+            return workspace.id
+
+    def with_key(
+        self, person: Person, *, scope: Sequence[str] = tuple(Permission), agent_role: str | None = None
+    ) -> Person:
+        """The person, coming with an API key of theirs; with `agent_role`, one that an agent of this role presents."""
+        key = new_token(KEY_PREFIX)
+        with transaction() as session:
+            agent = None
+            if agent_role:
+                name = f"agent {secrets.token_hex(4)}"
+                agent = Agent(team_id=self.id, name=name, role=agent_role, created_by=person.id)
+                session.add(agent)
+                session.flush()
+            session.add(
+                ApiKey(
+                    team_id=self.id,
+                    user_id=person.id,
+                    agent_id=agent.id if agent else None,
+                    name="Key",
+                    prefix=key[:8],
+                    key_hash=hash_secret(key),
+                    permissions=list(scope),
+                    expires_at=datetime.now(UTC) + timedelta(days=1),
+                )
+            )
+        return replace(person, token=key)
 
     def head(self) -> int:
         with transaction() as session:
@@ -114,8 +159,14 @@ def project() -> list[Projected]:
 def drain() -> Sequence[Projected]:
     """Moves the outbox to the log and publishes it."""
     moved = project()
-    publish_events(connect(settings().redis_url), moved)
+    publish(moved)
     return moved
+
+
+def publish(projected: Sequence[Projected]) -> None:
+    with transaction() as session:
+        audiences = audiences_of(session, projected)
+    publish_events(connect(settings().redis_url), projected, audiences)
 
 
 @pytest.fixture
@@ -125,16 +176,17 @@ def team(small_app: Flask) -> Team:
 
 def make_team(app: Flask) -> Team:
     """A team whose making is in the log already."""
-    owner, member, viewer = (make_person(app, name) for name in ("Owner", "Member", "Viewer"))
+    owner, admin, member, viewer = (make_person(app, name) for name in ("Owner", "Admin", "Member", "Viewer"))
     with transaction() as session:
         team_id = teams.create(session, enter(session, owner.credential), name="Design").id
     with transaction() as session:
         access = enter_team(session, owner.credential, team_id)
         team = team_queries.get(session, access, for_update=True)
+        members.add(session, access, team, user=users.get(session, admin.id), role="admin")
         members.add(session, access, team, user=users.get(session, member.id), role="member")
         members.add(session, access, team, user=users.get(session, viewer.id), role="viewer")
     project()
-    return Team(team_id, owner, member, viewer)
+    return Team(team_id, owner, admin, member, viewer)
 
 
 class Client:

@@ -6,19 +6,22 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from flask import Flask
 from redis import Redis
 from sqlalchemy import event
 
 from api.embedded import ValkeyServer
-from models.database import engine
+from models.access.entry import enter_team
+from models.database import engine, transaction
 from models.errors import Unavailable
 from models.settings import settings
 from realtime import hub
-from realtime.channels import team_channel
+from realtime.channels import Entry, standing, team_channel
 from realtime.connection import MOST_BYTES
 from realtime.messages import Envelope
-from realtime.publisher import connect, publish_events
-from tests.realtime.conftest import Client, Connect, Team, drain, execute, project
+from realtime.publisher import connect
+from tests.factories import Person
+from tests.realtime.conftest import Client, Connect, Team, drain, execute, make_team, project, publish
 
 
 def next_seqs(team: Team, count: int) -> list[int]:
@@ -79,7 +82,7 @@ def test_repeated_and_disordered_publications_are_shown_once_in_order(
     expected = next_seqs(team, 6)
     team.happen(6)
     rows = [row for row in project() if row.team_id == team.id]
-    publish_events(connect(settings().redis_url), [*rows[3:], *rows[:4], *reversed(rows), *rows])
+    publish([*rows[3:], *rows[:4], *reversed(rows), *rows])
     assert client.seqs(6) == expected
     assert client.is_quiet(1)
 
@@ -206,29 +209,109 @@ def test_a_removed_member_is_closed_within_a_second(connect_to: Connect, team: T
     stays.ready()
 
 
-def test_an_ended_session_is_closed_within_a_second(connect_to: Connect, team: Team) -> None:
-    client, other = connect_to(team, team.member).ready(), connect_to(team, team.viewer).ready()
-    execute("DELETE FROM sessions WHERE user_id = :user", user=team.member.id)
+CREDENTIALS = ["session", "api_key", "agent"]
+CAUSES = {
+    "revoked": "DELETE FROM {credentials} WHERE user_id = :user",
+    "expired": "UPDATE {credentials} SET expires_at = now() WHERE user_id = :user",
+    "removed": "DELETE FROM team_members WHERE team_id = :team AND user_id = :user",
+    "suspended": "UPDATE team_members SET suspended_at = now() WHERE team_id = :team AND user_id = :user",
+    "in a role that may not read": "UPDATE team_members SET role = 'none' WHERE team_id = :team AND user_id = :user",
+    "without the second factor asked for": "UPDATE teams SET two_factor_required = true WHERE id = :team",
+}
+"""What ends a member's rights, and nobody else's."""
+CAUSES_OF_KEYS = {
+    "out of the key's scope": "UPDATE api_keys SET permissions = '{{realtime:publish}}' WHERE user_id = :user",
+}
+CAUSES_OF_AGENTS = {
+    "an agent whose role may not read": "UPDATE agents SET role = 'none' WHERE created_by = :user",
+    "an agent that is gone": "DELETE FROM agents WHERE created_by = :user",
+}
+
+
+def coming_with(credential: str, team: Team, person: Person) -> Person:
+    match credential:
+        case "session":
+            return person
+        case "api_key":
+            return team.with_key(person)
+        case _:
+            return team.with_key(person, agent_role="member")
+
+
+def end_rights(team: Team, credential: str, statement: str) -> None:
+    table = "sessions" if credential == "session" else "api_keys"
+    parameters = {"team": team.id, "user": team.member.id}
+    execute(
+        statement.format(credentials=table),
+        **{name: value for name, value in parameters.items() if f":{name}" in statement},
+    )
+
+
+@pytest.mark.parametrize("cause", CAUSES)
+@pytest.mark.parametrize("credential", CREDENTIALS)
+def test_whose_rights_end_is_closed_within_a_second(
+    connect_to: Connect, team: Team, credential: str, cause: str
+) -> None:
+    confirm_second_factor(team.viewer)
+    ends, stays = (coming_with(credential, team, person) for person in (team.member, team.viewer))
+    closing, staying = connect_to(team, ends).ready(), connect_to(team, stays).ready()
+    end_rights(team, credential, CAUSES[cause])
+    assert closes_with_4001(closing)
+    assert connect_to(team, ends).close_code() == 1008
+    time.sleep(hub.CHECK_S)
+    staying.ready()
+
+
+def confirm_second_factor(person: Person) -> None:
+    execute(
+        "INSERT INTO second_factors (user_id, secret, confirmed_at) VALUES (:user, 'x', now())",
+        user=person.id,
+    )
+
+
+@pytest.mark.parametrize(
+    ("credential", "statement"),
+    [
+        *(
+            pytest.param(kind, CAUSES_OF_KEYS[cause], id=cause)
+            for kind in ("api_key", "agent")
+            for cause in CAUSES_OF_KEYS
+        ),
+        *(pytest.param("agent", statement, id=cause) for cause, statement in CAUSES_OF_AGENTS.items()),
+    ],
+)
+def test_a_key_that_may_not_read_any_more_is_closed_and_its_makers_session_stays(
+    connect_to: Connect, team: Team, credential: str, statement: str
+) -> None:
+    key = coming_with(credential, team, team.member)
+    closing, person = connect_to(team, key).ready(), connect_to(team, team.member).ready()
+    end_rights(team, credential, statement)
+    assert closes_with_4001(closing)
+    assert connect_to(team, key).close_code() == 1008
+    time.sleep(hub.CHECK_S)
+    person.ready()
+
+
+@pytest.mark.parametrize("credential", CREDENTIALS)
+def test_a_second_factor_that_is_not_confirmed_is_none(
+    connect_to: Connect, team: Team, credential: str
+) -> None:
+    client = connect_to(team, coming_with(credential, team, team.member)).ready()
+    execute("INSERT INTO second_factors (user_id, secret) VALUES (:user, 'x')", user=team.member.id)
+    end_rights(team, credential, CAUSES["without the second factor asked for"])
     assert closes_with_4001(client)
-    other.ready()
 
 
-def test_an_expired_session_is_closed_within_a_second(connect_to: Connect, team: Team) -> None:
-    client = connect_to(team, team.member).ready()
-    execute("UPDATE sessions SET expires_at = now() WHERE user_id = :user", user=team.member.id)
-    assert closes_with_4001(client)
-
-
-def test_a_deleted_teams_sockets_are_closed_within_a_second(connect_to: Connect, team: Team) -> None:
-    client = connect_to(team, team.member).ready()
+@pytest.mark.parametrize("credential", CREDENTIALS)
+def test_a_deleted_teams_sockets_are_closed_within_a_second(
+    connect_to: Connect, team: Team, credential: str, small_app: Flask
+) -> None:
+    other = make_team(small_app)
+    staying = connect_to(other, coming_with(credential, other, other.member)).ready()
+    client = connect_to(team, coming_with(credential, team, team.member)).ready()
     execute("UPDATE teams SET deleted_at = now() WHERE id = :team", team=team.id)
     assert closes_with_4001(client)
-
-
-def test_a_role_that_may_not_read_any_more_is_closed_within_a_second(connect_to: Connect, team: Team) -> None:
-    client = connect_to(team, team.member).ready()
-    execute("UPDATE team_members SET role = 'no-such-role' WHERE user_id = :user", user=team.member.id)
-    assert closes_with_4001(client)
+    staying.ready()
 
 
 def test_a_demoted_member_may_not_publish_within_a_second(connect_to: Connect, team: Team) -> None:
@@ -237,6 +320,66 @@ def test_a_demoted_member_may_not_publish_within_a_second(connect_to: Connect, t
     team.make_viewer(team.member)
     time.sleep(1)
     assert client.ask("cursor")["data"]["code"] == "permission_denied"
+
+
+@pytest.mark.parametrize(
+    ("credential", "statement"),
+    [
+        ("api_key", "UPDATE api_keys SET permissions = '{realtime:read}' WHERE user_id = :user"),
+        ("agent", "UPDATE api_keys SET permissions = '{realtime:read}' WHERE user_id = :user"),
+        ("agent", "UPDATE agents SET role = 'viewer' WHERE created_by = :user"),
+        ("api_key", "UPDATE team_members SET role = 'viewer' WHERE user_id = :user"),
+        ("agent", "UPDATE team_members SET role = 'viewer' WHERE user_id = :user"),
+    ],
+)
+def test_a_key_whose_power_shrinks_may_not_publish_within_a_second(
+    connect_to: Connect, team: Team, credential: str, statement: str
+) -> None:
+    """Its scope is narrowed, its agent's role changed, or its maker demoted."""
+    client = connect_to(team, coming_with(credential, team, team.member))
+    assert client.ask("cursor")["type"] == "cursor"
+    execute(statement, user=team.member.id)
+    time.sleep(1)
+    assert client.ask("cursor")["data"]["code"] == "permission_denied"
+
+
+def test_rights_are_those_that_entering_would_give(team: Team) -> None:
+    """Entering and looking again are two statements; they agree on everyone, whoever comes with what."""
+    scope = ["realtime:read", "tasks:read", "no:such"]
+    comers = [
+        comer
+        for person in (team.owner, team.admin, team.member, team.viewer)
+        for comer in (
+            person,
+            team.with_key(person),
+            team.with_key(person, scope=scope),
+            team.with_key(person, agent_role="viewer"),
+            team.with_key(person, scope=scope, agent_role="member"),
+        )
+    ]
+    with transaction() as session:
+        accesses = [enter_team(session, comer.credential, team.id) for comer in comers]
+        found = standing(session, {Entry.of(access) for access in accesses})
+    assert found == {Entry.of(access): access.permissions for access in accesses}
+    assert len(found) == len(comers)
+
+
+def test_a_key_stands_in_its_own_team_alone(team: Team, small_app: Flask) -> None:
+    """Though its maker is a member of both."""
+    other = make_team(small_app)
+    execute(
+        "INSERT INTO team_members (id, team_id, user_id, role) VALUES (gen_random_uuid(), :team, :user, 'admin')",
+        team=other.id,
+        user=team.member.id,
+    )
+    with transaction() as session:
+        entries = [
+            Entry.of(enter_team(session, comer.credential, team.id))
+            for comer in (team.member, team.with_key(team.member))
+        ]
+        elsewhere = [entry._replace(team_id=other.id) for entry in entries]
+        assert set(standing(session, entries)) == set(entries)
+        assert set(standing(session, elsewhere)) == {elsewhere[0]}
 
 
 def test_sockets_stay_while_the_database_is_away(
@@ -259,8 +402,9 @@ def test_sockets_stay_while_the_database_is_away(
 
 
 def test_a_check_costs_as_many_statements_as_one_socket_does(connect_to: Connect, team: Team) -> None:
-    for person in (team.owner, team.member, team.viewer) * 3:
-        connect_to(team, person).ready()
+    for person in (team.owner, team.member, team.viewer):
+        for credential in CREDENTIALS:
+            connect_to(team, coming_with(credential, team, person)).ready()
     statements: list[str] = []
 
     def count(_connection: object, _cursor: object, statement: str, *_rest: object) -> None:

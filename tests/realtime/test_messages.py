@@ -9,8 +9,11 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from models.access.entry import enter_team
 from models.database import transaction
 from models.errors import PermissionDenied
+from models.events.catalogue import WorkspaceCreated
+from models.events.record import record
 from models.queries import activity
 from realtime import messages
 from realtime.messages import Envelope, MalformedMessage
@@ -101,21 +104,61 @@ def test_an_error_names_what_is_missing() -> None:
     assert (shown["data"]["code"], shown["data"]["missing"]) == ("permission_denied", "realtime:publish")
 
 
-@given(st.binary(min_size=1), st.integers(0, 2**64 - 1), st.uuids())
-def test_an_envelope_arrives_as_it_was_sealed(payload: bytes, seq: int, sender: UUID) -> None:
-    envelope = Envelope(payload, seq, sender)
+AUDIENCES = st.none() | st.frozensets(st.uuids())
+
+
+@given(st.binary(min_size=1), st.integers(0, 2**64 - 1), st.uuids(), AUDIENCES)
+@example(b"{}", 1, messages.NO_SENDER, frozenset())
+def test_an_envelope_arrives_as_it_was_sealed(
+    payload: bytes, seq: int, sender: UUID, audience: frozenset[UUID] | None
+) -> None:
+    envelope = Envelope(payload, seq, sender, audience)
     assert Envelope.unseal(envelope.seal()) == envelope
+    users = len(audience) if audience else 0
+    assert len(envelope.seal()) == messages.ENVELOPE.size + 16 * users + len(payload)
+
+
+def header(audience_size: int) -> bytes:
+    return messages.ENVELOPE.pack(messages.ENVELOPE_VERSION, 7, messages.NO_SENDER.bytes, audience_size)
 
 
 @given(st.binary())
 @example(b"")
 @example(Envelope(b"").seal())
-@example(b"\x02" + Envelope(b"{}").seal()[1:])
+@example(b"\x01" + Envelope(b"{}").seal()[1:])
+@example(b"\x03" + Envelope(b"{}").seal()[1:])
+@example(header(2) + bytes(32))
+@example(header(2) + bytes(31))
+@example(header(2**32 - 2) + bytes(64))
 def test_anything_else_is_no_envelope(sealed: bytes) -> None:
     try:
-        assert Envelope.unseal(sealed).seal() == sealed
+        envelope = Envelope.unseal(sealed)
     except ValueError:
-        assert len(sealed) <= messages.ENVELOPE.size or sealed[0] != messages.ENVELOPE_VERSION
+        size = messages.ENVELOPE.size
+        assert (
+            len(sealed) <= size
+            or sealed[0] != messages.ENVELOPE_VERSION
+            or len(sealed) <= size + 16 * int.from_bytes(sealed[size - 4 : size])
+        )
+    else:
+        assert envelope.payload
+        assert Envelope.unseal(envelope.seal()) == envelope
+
+
+@pytest.mark.parametrize(("beyond", "fits"), [(b"", False), (b"{", True)])
+def test_an_audience_leaves_something_to_show(beyond: bytes, fits: bool) -> None:
+    sealed = header(2) + UUID(int=1).bytes + UUID(int=2).bytes + beyond
+    if fits:
+        assert Envelope.unseal(sealed) == Envelope(
+            b"{", 7, messages.NO_SENDER, frozenset({UUID(int=1), UUID(int=2)})
+        )
+    else:
+        with pytest.raises(ValueError, match="cut short"):
+            Envelope.unseal(sealed)
+
+
+def test_what_is_redacted_tells_its_number_alone() -> None:
+    assert json.loads(messages.redacted(7)) == {"type": "redacted", "seq": 7, "origin": "server"}
 
 
 def test_an_event_has_the_same_bytes_from_the_drain_and_from_the_log(team: Team) -> None:
@@ -130,6 +173,23 @@ def test_an_event_has_the_same_bytes_from_the_drain_and_from_the_log(team: Team)
     assert (shown["type"], shown["origin"], shown["seq"]) == ("workspace_created", "server", before + 1)
     assert shown["user_id"] == str(team.owner.id)
     assert shown["at"].endswith("Z")
+
+
+def test_an_event_names_the_agent_that_acted_for_the_user(team: Team) -> None:
+    before = team.head()
+    keys = [team.with_key(team.member, agent_role=role) for role in (None, "member")]
+    for key in keys:
+        with transaction() as session:
+            access = enter_team(session, key.credential, team.id)
+            record(session, access, WorkspaceCreated(workspace_id=UUID(int=1), name="Research"))
+    drained = [row for row in project() if row.team_id == team.id]
+    with transaction() as session:
+        logged = activity.after(session, team.id, before, 10)
+    assert [messages.event(row) for row in drained] == [messages.event(row) for row in logged]
+    by_person, by_agent = (json.loads(messages.event(row)) for row in logged)
+    assert "agent_id" not in by_person
+    assert by_agent["agent_id"] == str(access.agent_id)
+    assert by_person["user_id"] == by_agent["user_id"] == str(team.member.id)
 
 
 def test_the_sender_of_an_unsent_envelope_is_nobody() -> None:

@@ -66,6 +66,18 @@ def test_a_role_that_may_not_read_is_closed_with_1008(connect_to: Connect, team:
     connect_to(team, team.viewer).ready()
 
 
+def test_an_api_key_enters_its_own_team_within_its_scope(
+    connect_to: Connect, team: Team, small_app: Flask
+) -> None:
+    reads, publishes = (
+        team.with_key(team.member, scope=[scope]) for scope in ("realtime:read", "realtime:publish")
+    )
+    connect_to(team, reads).ready()
+    connect_to(team, header={"Authorization": f"Bearer {reads.token}"}).ready()
+    assert connect_to(team, publishes).close_code() == 1008
+    assert connect_to(make_team(small_app), reads).close_code() == 1008
+
+
 def give_own_role(team: Team, permission: str) -> None:
     """The viewer's role becomes one of the team's own, which grants this alone."""
     resource, action = permission.split(":")
@@ -152,6 +164,24 @@ def test_publishing_needs_the_permission(connect_to: Connect, team: Team) -> Non
     assert (refusal["data"]["code"], refusal["data"]["missing"]) == ("permission_denied", "realtime:publish")
     member.send("cursor")
     assert viewer.receive_type("cursor")["user_id"] == str(team.member.id)
+
+
+@pytest.mark.parametrize("agent_role", [None, "member"], ids=["key", "agent"])
+def test_a_key_publishes_within_its_scope(connect_to: Connect, team: Team, agent_role: str | None) -> None:
+    may = team.with_key(team.member, scope=["realtime:read", "realtime:publish"], agent_role=agent_role)
+    may_not = team.with_key(team.member, scope=["realtime:read", "tasks:create"], agent_role=agent_role)
+    assert connect_to(team, may).ask("cursor")["user_id"] == str(team.member.id)
+    assert connect_to(team, may_not).ask("cursor")["data"]["missing"] == "realtime:publish"
+
+
+def test_an_agent_publishes_if_both_its_role_and_its_makers_do(connect_to: Connect, team: Team) -> None:
+    for person, role, may in (
+        (team.member, "member", True),
+        (team.member, "viewer", False),
+        (team.viewer, "member", False),
+    ):
+        answer = connect_to(team, team.with_key(person, agent_role=role)).ask("cursor")
+        assert (answer["type"] == "cursor") is may
 
 
 @pytest.mark.parametrize(

@@ -11,14 +11,16 @@ from redis import Redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 from sqlalchemy import text
+from sqlalchemy.event import listen, remove
 from uuid_utils.compat import uuid7
 
 import api.waker
-from models.database import transaction
+from models.database import engine, transaction
 from models.events.catalogue import WorkspaceCreated
 from models.events.record import record
 from models.operations import activity
 from models.operations.activity import Projected
+from models.tables import WorkspaceMember
 from realtime.channels import team_channel
 from realtime.messages import Envelope, event
 from tests.factories import TeamSetting
@@ -32,11 +34,11 @@ def brief(monkeypatch: pytest.MonkeyPatch, team: TeamSetting) -> None:
     outbox.sweep()
 
 
-def happen(team: TeamSetting, count: int = 1) -> None:
+def happen(team: TeamSetting, count: int = 1, *, at: UUID | None = None) -> None:
     with transaction() as session:
         access = team.owner.enter(session, team.id)
         for _ in range(count):
-            record(session, access, WorkspaceCreated(workspace_id=uuid7(), name="Research"))
+            record(session, access, WorkspaceCreated(workspace_id=at or uuid7(), name="Research"))
 
 
 def numbers(team_id: UUID) -> list[int]:
@@ -97,14 +99,66 @@ def test_what_is_published_is_what_the_log_says(
     with transaction() as session:
         rows = session.execute(
             text(
-                "SELECT team_id, seq, id, action, user_id, metadata AS details, created_at FROM activity_logs "
-                "WHERE team_id = :id AND seq > :seq ORDER BY seq"
+                "SELECT team_id, seq, id, action, user_id, agent_id, workspace_id, metadata AS details, created_at "
+                "FROM activity_logs WHERE team_id = :id AND seq > :seq ORDER BY seq"
             ),
             {"id": team.id, "seq": before[-1]},
         )
         expected = [Envelope(event(Projected(*row)), row.seq).seal() for row in rows]
     assert frames == expected
     assert len(frames) == 3
+
+
+def test_a_private_workspaces_events_are_published_with_their_audience(
+    team: TeamSetting, published: Callable[[int], list[bytes]]
+) -> None:
+    happen(team)
+    happen(team, at=team.workspace_id)
+    with transaction() as session:
+        session.add(WorkspaceMember(team_id=team.id, workspace_id=team.workspace_id, user_id=team.viewer.id))
+    outbox.sweep()
+    assert [Envelope.unseal(sealed).audience for sealed in published(2)] == [None, None]
+    make_private(team)
+    happen(team)
+    happen(team, at=team.workspace_id)
+    team.owner.patch(team.path, json={"name": "Renamed"})
+    outbox.sweep()
+    audience = frozenset({team.owner.id, team.viewer.id})
+    assert [Envelope.unseal(sealed).audience for sealed in published(3)] == [None, audience, None]
+
+
+def make_private(team: TeamSetting) -> None:
+    with transaction() as session:
+        session.execute(
+            text("UPDATE workspaces SET visibility = 'private' WHERE id = :id"), {"id": team.workspace_id}
+        )
+
+
+def test_audiences_are_read_in_the_transaction_that_projects_and_only_for_workspaces(
+    team: TeamSetting, redis: Redis
+) -> None:
+    seen: list[str] = []
+
+    def execute(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
+        seen.extend(name for name in ("WITH taken AS", "deleted_workspaces") if name in statement)
+
+    def commit(_connection: Any) -> None:
+        seen.append("commit")
+
+    happen(team, at=team.workspace_id)
+    listen(engine(), "before_cursor_execute", execute)
+    listen(engine(), "commit", commit)
+    try:
+        outbox.drain_batch(redis)
+        in_workspace = seen.copy()
+        team.owner.patch(team.path, json={"name": "Renamed"})
+        seen.clear()
+        outbox.drain_batch(redis)
+    finally:
+        remove(engine(), "before_cursor_execute", execute)
+        remove(engine(), "commit", commit)
+    assert in_workspace == ["WITH taken AS", "deleted_workspaces", "commit"]
+    assert seen == ["WITH taken AS", "commit"]
 
 
 class FellOver(BaseException):

@@ -1,0 +1,26 @@
+"""A team's API keys."""
+
+from uuid import UUID
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from models.access.entry import Access
+from models.errors import NotFound
+from models.queries.paging import Page, Slice, keyset
+from models.tables import ApiKey
+
+
+def in_team(session: Session, access: Access, page: Page) -> Slice[ApiKey]:
+    """The keys, newest first, expired ones included."""
+    statement = select(ApiKey).where(ApiKey.team_id == access.team_id)
+    return keyset(session, statement, page, ApiKey.id, descending=True)
+
+
+def get(session: Session, access: Access, api_key_id: UUID, *, for_update: bool = False) -> ApiKey:
+    """One key of the team; raises NotFound."""
+    statement = select(ApiKey).where(ApiKey.team_id == access.team_id, ApiKey.id == api_key_id)
+    found = session.scalar(statement.with_for_update() if for_update else statement)
+    if found is None:
+        raise NotFound("API key")
+    return found

@@ -1,0 +1,84 @@
+"""The settings of mail: what is taken, what is refused, and what is when nothing is said."""
+
+from pathlib import Path
+
+import pytest
+from environs import EnvError
+
+from models.settings import Settings
+
+
+@pytest.fixture(autouse=True)
+def nothing_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("MAIL_URL", "MAIL_FROM", "PUBLIC_URL", "PORT", "AGENTHQ_DATA"):
+        monkeypatch.delenv(name, raising=False)
+
+
+def test_the_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = Settings.from_environment()
+    assert found.mail_url == (Path.cwd() / "var" / "mail").as_uri()
+    assert (found.mail_from, found.public_url) == ("AgentHQ <agenthq@localhost>", "http://127.0.0.1:8000")
+    monkeypatch.setenv("AGENTHQ_DATA", "/some where")
+    monkeypatch.setenv("PORT", "8001")
+    found = Settings.from_environment()
+    assert (found.mail_url, found.public_url) == ("file:///some%20where/mail", "http://127.0.0.1:8001")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("MAIL_URL", "file:///var/mail"),
+        ("MAIL_URL", "smtp://mail.example"),
+        ("MAIL_URL", "smtp://user:password@mail.example:587?starttls=true"),
+        ("MAIL_URL", "smtp://mail.example?starttls=false"),
+        ("MAIL_URL", "smtps://user:password@mail.example"),
+        ("MAIL_FROM", "hq@example.com"),
+        ("MAIL_FROM", "The HQ <hq@example.com>"),
+        ("PUBLIC_URL", "https://hq.example"),
+        ("PUBLIC_URL", "http://hq.example:8080/path"),
+    ],
+)
+def test_what_is_taken(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
+    monkeypatch.setenv(name, value)
+    assert getattr(Settings.from_environment(), name.lower()) == value
+
+
+def test_a_slash_at_the_end_of_the_public_url_is_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PUBLIC_URL", "https://hq.example/")
+    assert Settings.from_environment().public_url == "https://hq.example"
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("MAIL_URL", ""),
+        ("MAIL_URL", "mail.example"),
+        ("MAIL_URL", "http://mail.example"),
+        ("MAIL_URL", "file://relative/path"),
+        ("MAIL_URL", "file:///var/mail?x=1"),
+        ("MAIL_URL", "file:var/mail"),
+        ("MAIL_URL", "smtp://"),
+        ("MAIL_URL", "smtp://mail.example:x"),
+        ("MAIL_URL", "smtp://mail.example:0"),
+        ("MAIL_URL", "smtp://mail.example:65536"),
+        ("MAIL_URL", "smtp://user@mail.example"),
+        ("MAIL_URL", "smtp://mail.example/path"),
+        ("MAIL_URL", "smtp://mail.example?starttls=yes"),
+        ("MAIL_URL", "smtp://mail.example?tls=true"),
+        ("MAIL_URL", "smtps://mail.example?starttls=true"),
+        ("MAIL_FROM", ""),
+        ("MAIL_FROM", "HQ"),
+        ("MAIL_FROM", "hq@"),
+        ("MAIL_FROM", "HQ <hq@example.com>\nBcc: eve@example.com"),
+        ("PUBLIC_URL", ""),
+        ("PUBLIC_URL", "hq.example"),
+        ("PUBLIC_URL", "ftp://hq.example"),
+        ("PUBLIC_URL", "https://hq.example?x=1"),
+        ("PUBLIC_URL", "https://hq.example/\nx"),
+        ("PUBLIC_URL", "https://"),
+    ],
+)
+def test_what_is_refused_is_named(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
+    monkeypatch.setenv(name, value)
+    with pytest.raises(EnvError, match=name):
+        Settings.from_environment()
