@@ -240,12 +240,13 @@ def test_no_connection_waits_for_the_hashing(
     app: Flask, account: Account, mailbox: Mailbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With an Idempotency-Key too, whose claim holds a lock of the transaction."""
+    pool: Any = engine().pool
+    before = pool.checkedout()  # by other threads
     checked_out = []
 
     def watched(function: Callable[..., Any]) -> Callable[..., Any]:
         def run(*arguments: Any) -> Any:
-            pool: Any = engine().pool
-            checked_out.append(pool.checkedout())
+            checked_out.append(pool.checkedout() - before)
             return function(*arguments)
 
         return run

@@ -76,9 +76,11 @@ _compiled = cache(text)
 
 
 @contextmanager
-def under_lock(actor: Caller, team_id: UUID) -> Iterator[tuple[Session, Access, Team]]:
+def under_lock(
+    actor: Caller, team_id: UUID, *, leaving: UUID | None = None
+) -> Iterator[tuple[Session, Access, Team]]:
     with transaction() as session:
-        access = enter_team(session, actor.credential, team_id)
+        access = enter_team(session, actor.credential, team_id, leaving=leaving)
         yield session, access, team_queries.get(session, access, for_update=True)
 
 
@@ -98,7 +100,11 @@ def _to_member(operation: Callable[..., None]) -> Callable[..., None]:
     return act
 
 
-remove = _to_member(members.remove)
+def remove(actor: Caller, team_id: UUID, person: Person) -> None:
+    with under_lock(actor, team_id, leaving=person.id) as (session, access, team):
+        members.remove(session, access, team, member_queries.get(session, access, person.id))
+
+
 suspend = _to_member(members.suspend)
 reactivate = _to_member(members.reactivate)
 

@@ -84,6 +84,7 @@ class Asked:
 @dataclass
 class Room:
     private: bool
+    maker: int = 0
     listed: dict[int, str | None] = field(default_factory=dict)
 
 
@@ -420,7 +421,9 @@ class Membership(RuleBasedStateMachine):
         model = self.model
         leaving = person == who.person and who.key is None
         refusals: list[Refusal] = [*self.entering(who), (person not in model.seats, NotFound)]
-        if not leaving:
+        if leaving:  # also who is suspended may
+            refusals = [(model.deleted or person not in model.seats, NotFound)]
+        else:
             refusals.append(self.lacks(who, "members:delete"))
         refusals.append((person == model.owner, Conflict))
         if not leaving:
@@ -744,20 +747,25 @@ class Membership(RuleBasedStateMachine):
             "workspace_created",
         ):
             self.all_rooms.append(made)
-            self.model.rooms[made] = Room(private, {who.person: None} if private else {})
+            self.model.rooms[made] = Room(private, who.person, {who.person: None} if private else {})
 
     @rule(actor=ACTOR, index=INDEX, private=st.booleans())
     def open_or_close(self, actor: tuple[int, int | None], index: int, private: bool) -> None:
         who, room = self.who(actor), self.room(index)
         found = self.model.rooms.get(room)
         changed = found is not None and found.private != private
+        closes = changed and private and found is not None and found.maker != who.person
         if (
             self.step(
                 who,
                 lambda: act.update_workspace(
                     self.caller(who), self.team_id, room, visibility="private" if private else "team"
                 ),
-                [*self.being_in(who, room), self.lacks(who, "workspaces:update", room)],
+                [
+                    *self.being_in(who, room),
+                    self.lacks(who, "workspaces:update", room),
+                    *([self.lacks(who, "workspaces:delete", room)] if closes else []),
+                ],
                 *(["workspace_updated"] if changed else []),
             )
             and found
@@ -781,10 +789,9 @@ class Membership(RuleBasedStateMachine):
             refusals += [
                 (person == model.owner, Conflict),
                 (not model.grants(role), Invalid),
-                (not model.grants(role) & WORKSPACE_SCOPED <= model.power(who, room), PermissionDenied),
             ]
         if role != previous:
-            refusals.append(self.above_there(who, room, person, previous))
+            refusals += [self.above_there(who, room, person, each) for each in (previous, role)]
         events = [] if role == previous else ["workspace_member_role_changed"]
         before = {each: self.power_of(Who(each), room) for each in range(PEOPLE)}
         power = self.power_of(who, room)
@@ -811,7 +818,7 @@ class Membership(RuleBasedStateMachine):
         role = found.listed.get(person)
         if not oneself:
             refusals.append(self.above_there(who, room, person, role))
-        elif role is not None and not found.private:
+        if role is not None and not found.private:
             refusals.append(self.above_there(who, room, person, None))
         if self.step(
             who,

@@ -77,9 +77,9 @@ def test_whoever_closes_a_workspace_is_removed_meanwhile(arena: TeamSetting) -> 
         stage(arena)
         outcomes = race(
             arena.id,
-            partial(update_workspace, arena.member, arena.id, arena.workspace_id, visibility="private"),
-            partial(create_workspace, arena.member, arena.id, "private"),
-            partial(remove, arena.owner, arena.id, arena.member),
+            partial(update_workspace, arena.admin, arena.id, arena.workspace_id, visibility="private"),
+            partial(create_workspace, arena.admin, arena.id, "private"),
+            partial(remove, arena.owner, arena.id, arena.admin),
         )
         assert outcomes.won[2]
         assert set(outcomes.refusals) <= {NotFound}
