@@ -10,7 +10,7 @@ from flask_limiter.util import get_remote_address
 from api.errors import problem
 from models.settings import Settings
 
-TIMEOUTS = {"socket_timeout": 0.5, "socket_connect_timeout": 0.5}
+TIMEOUTS = {"socket_timeout": 1.0, "socket_connect_timeout": 0.5}
 
 
 def caller() -> str:

@@ -39,7 +39,8 @@ class Stack:
         def answer() -> httpx.Response | None:
             with suppress(httpx.TransportError):
                 answer = self.once(method, path, headers=headers, **request)
-                return None if answer.status_code == 503 else answer
+                disturbed = answer.status_code == 503 or "still running" in answer.text
+                return None if disturbed else answer
             return None
 
         answered: httpx.Response = eventually(answer, 20)

@@ -158,7 +158,7 @@ def test_of_two_admins_against_each_other_one_wins(
 ) -> None:
     one, other = guests[:2]
     first, second = (AGAINST[way] for way in ways)
-    for _ in rounds(ways=4):
+    for _ in rounds(ways=2):
         put(arena.id, one, "admin")
         put(arena.id, other, "admin")
         outcomes = race(arena.id, partial(first, one, arena.id, other), partial(second, other, arena.id, one))
