@@ -7,6 +7,7 @@ from werkzeug.middleware.proxy_fix import ProxyFix
 from api import (
     activity,
     api_keys,
+    assets,
     billing,
     cli,
     docs,
@@ -18,6 +19,7 @@ from api import (
     metering,
     passwords,
     permissions,
+    presence,
     requests,
     roles,
     second_factors,
@@ -32,7 +34,7 @@ from api.resource import declared, requires
 from models.access.permissions import Permission
 from models.base import Base
 from models.logs import configure_logs
-from models.settings import Settings, settings
+from models.settings import API, REALTIME, Settings, settings
 from realtime import sockets
 
 BLUEPRINTS = (
@@ -50,6 +52,7 @@ BLUEPRINTS = (
     activity,
     usage,
     billing,
+    presence,
 )
 LARGEST_BODY = 1024 * 1024
 
@@ -74,14 +77,16 @@ def create_app(configuration: Settings | None = None) -> Flask:
     metering.register(app)
     api = app.extensions[docs.EXTENSION] = docs.OpenApi(app)
     errors.register(app)  # after flask-smorest, whose error format is not ours
-    for noun in BLUEPRINTS:
-        api.register_blueprint(noun.blueprint)
-    for plain in (health.blueprint, docs.blueprint):
+    if configuration.web_role != REALTIME:
+        for noun in BLUEPRINTS:
+            api.register_blueprint(noun.blueprint)
+    for plain in (health.blueprint, docs.blueprint, assets.blueprint):
         limits.limiter.exempt(plain)
         app.register_blueprint(plain)
-    sockets.register(app)
-    limits.limiter.exempt(sockets.blueprint)
-    requires(Permission.realtime_read)(app.view_functions[f"{sockets.blueprint.name}.serve"])
+    if configuration.web_role != API:
+        sockets.register(app)
+        limits.limiter.exempt(sockets.blueprint)
+        requires(Permission.realtime_read)(app.view_functions[f"{sockets.blueprint.name}.serve"])
     cli.register(app)
     Migrate(app, db=Base, directory="migrations")
     refuse_undeclared_routes(app)

@@ -44,10 +44,19 @@ def post_worker_init(worker: Any) -> None:
     gevent.spawn(_close_sockets_on_stop, worker)
 
 
+def worker_exit(_server: Any, _worker: Any) -> None:
+    """Sockets are no requests to gunicorn, which would end the worker in the middle of their goodbyes."""
+    _close_sockets()
+
+
 def _close_sockets_on_stop(worker: Any) -> None:
-    """Tells long-lived sockets to go (1001) as soon as the worker has to: it would wait for them until it is killed."""
+    """Tells long-lived sockets to go (1001) as soon as the worker has to."""
     while worker.alive:
         gevent.sleep(0.2)
+    _close_sockets()
+
+
+def _close_sockets() -> None:
     hub = sys.modules.get("realtime.hub")  # not loaded: no socket was ever opened here
     if hub is not None:
         hub.close_all()

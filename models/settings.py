@@ -9,6 +9,8 @@ from urllib.parse import parse_qsl, urlsplit
 import limits
 from environs import Env, ValidationError, validate
 
+API, REALTIME, ALL = "api", "realtime", "all"
+
 
 @dataclass(frozen=True, slots=True)
 class Settings:
@@ -22,6 +24,10 @@ class Settings:
     """The address that the web server listens on; a container needs 0.0.0.0."""
     port: int
     web_workers: int
+    web_role: str
+    """What web processes serve: api (REST), realtime (sockets), or all."""
+    team_connections: int
+    """Sockets of one team that one process keeps at the most."""
     database_pool_size: int
     """Connections that one process holds at the most; a request waits 5 s for one, then answers 503."""
     rate_limit_auth: str
@@ -30,6 +36,8 @@ class Settings:
     """Everything else, per credential."""
     trusted_proxies: int
     """How many reverse proxies set X-Forwarded-For; 0 believes the socket's own address."""
+    allowed_origins: frozenset[str]
+    """Whose pages may open sockets besides our own, e.g. https://app.example.com; in lower case."""
     session_days: int
     mail_url: str
     """Where mail goes: file:///directory, smtp://user:password@host:port (`?starttls=true`), or smtps://… for TLS at once."""
@@ -54,10 +62,13 @@ class Settings:
             bind_host=env.str("BIND_HOST", "127.0.0.1"),
             port=port,
             web_workers=env.int("WEB_WORKERS", 2, validate=validate.Range(1)),
+            web_role=env.str("WEB_ROLE", ALL, validate=validate.OneOf([API, REALTIME, ALL])),
+            team_connections=env.int("TEAM_CONNECTIONS", 20_000, validate=validate.Range(1)),
             database_pool_size=env.int("DATABASE_POOL_SIZE", 20, validate=validate.Range(1)),
             rate_limit_auth=env.str("RATE_LIMIT_AUTH", "30 per minute", validate=_rate_limit),
             rate_limit_api=env.str("RATE_LIMIT_API", "6000 per minute", validate=_rate_limit),
             trusted_proxies=env.int("TRUSTED_PROXIES", 0, validate=validate.Range(0)),
+            allowed_origins=frozenset(env.str("ALLOWED_ORIGINS", "").casefold().replace(",", " ").split()),
             session_days=env.int("SESSION_DAYS", 30, validate=validate.Range(1)),
             mail_url=env.str("MAIL_URL", (data_directory / "mail").absolute().as_uri(), validate=_mail_url),
             mail_from=env.str("MAIL_FROM", "AgentHQ <agenthq@localhost>", validate=_sender),

@@ -4,7 +4,7 @@ The wire format (docs/realtime.md): the JSON that servers send and clients may s
 An event's bytes are the same whether they come from the drain or are read back from the log.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from enum import IntEnum
 from functools import lru_cache
@@ -34,6 +34,9 @@ WHOLE_TEAM = 2**32 - 1
 """In place of the audience's size."""
 NO_SEQ = 0
 NO_SENDER = UUID(int=0)
+PEOPLE = UUID(int=1)
+"""In place of a sender: what a process says of its people (realtime/presence.py), which no client is shown as it is."""
+LONGEST_STATE = 50
 
 
 class CloseCode(IntEnum):
@@ -53,6 +56,12 @@ class MalformedMessage(DomainError):
     """What a client sent is no message of the protocol."""
 
     code = "malformed_message"
+
+
+class TooBusy(DomainError):
+    """The team's clients together send more than a team may."""
+
+    code = "rate_limited"
 
 
 class ClientMessage(NamedTuple):
@@ -100,6 +109,14 @@ def last_seq(hello: Any) -> int | None:
     raise MalformedMessage("`last_seq` must be a whole number, and not negative.")
 
 
+def state(data: Any) -> str:
+    """The state in a presence's `data`; raises MalformedMessage."""
+    value = data.get("state") if isinstance(data, dict) else None
+    if not isinstance(value, str) or not 0 < len(value) <= LONGEST_STATE or not value.isprintable():
+        raise MalformedMessage(f"`state` must be a string of 1 to {LONGEST_STATE} printable characters.")
+    return value
+
+
 def event(row: Projected | ActivityLog) -> bytes:
     """A row of the activity log, as sockets show it; `agent_id` only if an agent acted for the user."""
     agent = {"agent_id": row.agent_id} if row.agent_id else {}
@@ -122,12 +139,14 @@ def redacted(seq: int) -> bytes:
     return _json({"type": "redacted", "seq": seq, "origin": "server"})
 
 
-def message(user_id: UUID, sent: ClientMessage) -> bytes:
-    """A client's message to the team, with its sender, a fresh id and the time."""
+def message(user_id: UUID, agent_id: UUID | None, sent: ClientMessage) -> bytes:
+    """A client's message to the team, with its sender (and the agent, if one speaks for the user), a fresh id and the time."""
+    agent = {"agent_id": agent_id} if agent_id else {}
     return _json(
         {
             "type": sent.type,
             "user_id": user_id,
+            **agent,
             "data": sent.data,
             "origin": "client",
             "id": uuid7(),
@@ -136,9 +155,30 @@ def message(user_id: UUID, sent: ClientMessage) -> bytes:
     )
 
 
-def welcome(*, seq: int, connection_id: UUID, heartbeat_s: float) -> bytes:
-    """`presence` is always empty: nobody's is known yet."""
-    greeting = {"seq": seq, "connection_id": connection_id, "presence": [], "heartbeat_s": heartbeat_s}
+class Present(NamedTuple):
+    """Somebody who is online, over all their devices."""
+
+    user_id: UUID
+    state: str
+    devices: int
+
+
+def presence(kind: str, present: Present) -> bytes:
+    """What became of somebody's presence: `presence_joined`, `presence_left` or `presence_changed`."""
+    return _json(
+        {
+            "type": kind,
+            "user_id": present.user_id,
+            "data": {"state": present.state, "devices": present.devices},
+            "origin": "server",
+            "at": datetime.now(UTC),
+        }
+    )
+
+
+def welcome(*, seq: int, connection_id: UUID, presence: Sequence[Present], heartbeat_s: float) -> bytes:
+    people = [each._asdict() for each in presence]
+    greeting = {"seq": seq, "connection_id": connection_id, "presence": people, "heartbeat_s": heartbeat_s}
     return _from_server("welcome", greeting)
 
 

@@ -14,6 +14,8 @@ from realtime.channels import team_channel, team_of
 
 log = structlog.get_logger("realtime.subscription")
 
+MOST_AT_ONCE = 200
+"""Messages taken from Redis before the sockets are shown them."""
 SHORTEST_PAUSE_S, LONGEST_PAUSE_S = 0.05, 2.0
 # Its own, so that processes forked from one don't all come back at the same moment.
 JITTER = random.SystemRandom()
@@ -25,6 +27,7 @@ class Receiver(Protocol):
     def team_ids(self) -> set[UUID]: ...
     def unsubscribed_team_ids(self) -> set[UUID]: ...
     def receive(self, team_id: UUID, sealed: bytes) -> None: ...
+    def flush(self) -> None: ...
     def subscribed(self, team_ids: Iterable[UUID]) -> None: ...
     def lost_redis(self) -> None: ...
 
@@ -64,12 +67,18 @@ class Subscription:
     def _follow(self, pubsub: PubSub) -> None:
         self._requested, self._confirmed = set(), set()
         pubsub.subscribe(self._own_channel)
+        taken = 0  # since the sockets were last shown what came
         while True:
-            received = pubsub.get_message(timeout=1)
-            if received is None or received["channel"] == self._own_channel:
+            received = pubsub.get_message(timeout=0 if taken else 1)
+            if (received is None and not taken) or (received and received["channel"] == self._own_channel):
                 self._subscribe(pubsub)
-            else:
+            elif received:
                 self._take(received)
+                taken += 1
+            if taken and (received is None or taken == MOST_AT_ONCE):
+                self._receiver.flush()
+                taken = 0
+                time.sleep(0)  # there may be no end to it, and others want their turn
 
     def _subscribe(self, pubsub: PubSub) -> None:
         """Makes the subscriptions those of the receiver's teams."""

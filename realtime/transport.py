@@ -1,26 +1,21 @@
 """
-The WebSocket below the messages: whole messages in, frames out.
+The WebSocket below the messages: whole messages in, frames out; no I/O here.
 
 simple-websocket makes the handshake. Its own reader and writer stay unused: its `send` drops the rest of a partial
 write, which corrupts the stream under gevent, its reader writes from a second thread, buffers without bound and dies of
 a malformed frame while the handler waits for ever.
 """
 
-import socket
 import struct
 from collections.abc import Iterator
-from contextlib import suppress
 
-from simple_websocket.ws import Server
-from wsproto import WSConnection
-from wsproto.events import BytesMessage, CloseConnection, Event, Ping, TextMessage
+from wsproto.connection import Connection as Protocol
+from wsproto.connection import ConnectionState, ConnectionType
+from wsproto.events import BytesMessage, CloseConnection, Ping, TextMessage
 from wsproto.frame_protocol import Opcode
 
 from realtime.messages import LARGEST_MESSAGE, CloseCode
 
-SEND_TIMEOUT_S = 10.0
-"""A peer that takes nothing for so long is given up."""
-RECEIVE_BYTES = 4096
 FINAL = 0x80
 
 
@@ -31,6 +26,10 @@ class Closing(Exception):
         super().__init__(code, reason)
         self.code = code
         self.reason = reason
+
+
+class Goodbye(Closing):
+    """As the peer wants it, which waits for our answer and no more."""
 
 
 def encode_frame(opcode: Opcode, payload: bytes) -> bytes:
@@ -53,72 +52,43 @@ def close_frame(code: int, reason: str) -> bytes:
     return encode_frame(Opcode.CLOSE, struct.pack("!H", code) + fitting.encode())
 
 
-class Transport:
-    """One thread reads, another writes; `abort` may come from any."""
+class Inbox:
+    """What a client sent, put together from its frames by wsproto."""
 
-    def __init__(self, server: Server) -> None:
-        server.connected = False  # flask-sock would say goodbye a second time
-        self._socket: socket.socket = server.sock
-        self._socket.settimeout(SEND_TIMEOUT_S)
-        with suppress(OSError):  # no TCP
-            self._socket.setsockopt(
-                socket.IPPROTO_TCP, socket.TCP_NODELAY, 1
-            )  # else a frame waits 40 ms for an ACK
-        self._protocol: WSConnection = server.ws
-        self._goodbye_read = False
+    __slots__ = ("_broken", "_message", "_protocol")
 
-    def receive(self) -> Iterator[str | bytes | Ping]:
+    def __init__(self) -> None:
+        self._protocol = Protocol(ConnectionType.SERVER)
+        self._message = bytearray()
+        self._broken = False
+
+    def receive(self, data: bytes) -> Iterator[str | bytes | Ping]:
         """
-        Each message and ping, until the peer is gone. Raises Closing when it says goodbye, breaks the protocol or sends
-        more than LARGEST_MESSAGE bytes at once.
+        Each message and ping that `data` completes. Raises Closing when the peer says goodbye, breaks the protocol or sends
+        more than LARGEST_MESSAGE bytes at once. After a breach it reads nothing more: nobody could say what it means, and
+        kept it would grow for as long as the peer does not read our goodbye.
         """
-        message = bytearray()
-        for event in self._events():
+        if self._broken:
+            return
+        self._protocol.receive_data(data)
+        for event in self._protocol.events():
             match event:
                 case CloseConnection():
-                    raise Closing(*_answer_to(event))
+                    self._broken = self._protocol.state is ConnectionState.OPEN
+                    raise (Closing if self._broken else Goodbye)(*_answer_to(event))
                 case Ping():
                     yield event
                 case TextMessage() | BytesMessage():
-                    message += event.data.encode() if isinstance(event.data, str) else event.data
-                    if len(message) > LARGEST_MESSAGE:
-                        raise Closing(
-                            CloseCode.MESSAGE_TOO_BIG, f"A message has at most {LARGEST_MESSAGE} bytes."
-                        )
-                    if event.message_finished:
-                        yield message.decode() if isinstance(event, TextMessage) else bytes(message)
-                        message.clear()
+                    yield from self._grow(event)
 
-    def discard(self) -> None:
-        """Reads on without looking until the peer is gone or has said goodbye, so that it gets to read ours."""
-        events = self._events()
-        while not self._goodbye_read and next(events, None):
-            pass
-
-    def send(self, frames: bytes) -> None:
-        """Writes all of it; raises OSError, after which the stream can't go on."""
-        self._socket.sendall(frames)
-
-    def abort(self) -> None:
-        """Cuts the connection; whoever reads or writes on it learns so at once."""
-        with suppress(OSError):  # it is cut already
-            self._socket.shutdown(socket.SHUT_RDWR)
-
-    def _events(self) -> Iterator[Event]:
-        while received := self._read():
-            self._protocol.receive_data(received)
-            for event in self._protocol.events():
-                self._goodbye_read |= isinstance(event, CloseConnection)
-                yield event
-
-    def _read(self) -> bytes:
-        while True:
-            try:
-                return self._socket.recv(RECEIVE_BYTES)
-            except TimeoutError:
-                continue  # the time is for sending; a client may be silent
-            except OSError:
-                return b""
+    def _grow(self, part: TextMessage | BytesMessage) -> Iterator[str | bytes]:
+        self._message += part.data.encode() if isinstance(part.data, str) else part.data
+        if len(self._message) > LARGEST_MESSAGE:
+            self._message.clear()  # the peer may send on until it reads our goodbye
+            raise Closing(CloseCode.MESSAGE_TOO_BIG, f"A message has at most {LARGEST_MESSAGE} bytes.")
+        if part.message_finished:
+            whole, self._message = self._message, bytearray()
+            yield whole.decode() if isinstance(part, TextMessage) else bytes(whole)
 
 
 def _answer_to(goodbye: CloseConnection) -> tuple[int, str]:

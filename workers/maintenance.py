@@ -1,7 +1,7 @@
 """What time makes superfluous."""
 
 from models.database import transaction
-from models.operations import account_events, idempotency, mailed_tokens, mails, sessions, teams
+from models.operations import account_events, idempotency, mailed_tokens, mails, sessions, teams, tickets
 from workers.app import app
 
 
@@ -42,3 +42,9 @@ def purge_teams() -> None:
     while purged:
         with transaction() as session:
             purged = teams.purge_one(session) is not None
+
+
+@app.task(name="tickets.expire")
+def expire_tickets() -> None:
+    with transaction() as session:
+        tickets.expire(session)

@@ -138,6 +138,12 @@ WHERE id = (SELECT id FROM {table} WHERE id = :id AND coalesce(last_used_at, '-i
 }
 
 
+USE_TICKET = """
+DELETE FROM tickets WHERE token_hash = %(token_hash)s AND team_id = %(team_id)s AND expires_at > now()
+RETURNING session_id, api_key_id
+"""
+
+
 def enter(session: Session, credential: Credential) -> Actor:
     """The signed-in user behind the credential; raises Unauthenticated."""
     if credential.is_api_key:
@@ -174,6 +180,29 @@ def enter_team(
     access = _enter(session, by, Place(team_id, workspace_id, task_id), leaving)
     if permission is not None:
         access.require(permission)
+    return access
+
+
+def enter_with_ticket(
+    session: Session, ticket: str, team_id: UUID, permission: Permission, origin: Origin
+) -> Access:
+    """
+    The access of whoever asked for the ticket, as it is now; the ticket is used up, if this transaction commits.
+
+    Raises as `enter_team` does; Unauthenticated for a ticket that is unknown, used, over or another team's.
+    """
+    presented = {"token_hash": Credential(ticket).hash, "team_id": team_id}
+    row = fetch_row(session, USE_TICKET, presented)
+    if row is None:
+        raise Unauthenticated("The ticket is unknown, used or over; ask for another.")
+    session_id, api_key_id = row
+    by = (
+        Presented("session", "c.id", session_id, origin)
+        if session_id
+        else Presented("api_key", "c.id", api_key_id, origin)
+    )
+    access = _enter(session, by, Place(team_id))
+    access.require(permission)
     return access
 
 

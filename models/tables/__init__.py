@@ -12,6 +12,7 @@ from models.tables.permissions import PermissionGrant
 from models.tables.sessions import UserSession
 from models.tables.tasks import Task
 from models.tables.teams import Team
+from models.tables.tickets import Ticket
 from models.tables.usage import UsageLedger, UsagePending, UsageStats
 from models.tables.users import User
 from models.tables.workspaces import DeletedWorkspace, Workspace, WorkspaceMember
@@ -34,6 +35,7 @@ __all__ = [
     "Task",
     "Team",
     "TeamMember",
+    "Ticket",
     "UsageLedger",
     "UsagePending",
     "UsageStats",

@@ -61,7 +61,7 @@ def test_anything_is_either_a_message_or_malformed(received: str | bytes) -> Non
 @given(st.text(st.characters(codec="utf-8"), min_size=1, max_size=100), JSON_VALUES)
 def test_what_is_sent_is_shown(type_: str, data: Any) -> None:
     sent = messages.parse(json.dumps({"type": type_, "data": data, "origin": "server", "seq": 7}))
-    shown = json.loads(messages.message(UUID(int=1), sent))
+    shown = json.loads(messages.message(UUID(int=1), None, sent))
     assert shown.pop("at").endswith("Z")
     assert UUID(shown.pop("id")).version == 7
     assert shown == {"type": type_, "user_id": str(UUID(int=1)), "data": data, "origin": "client"}

@@ -11,6 +11,8 @@ from flask import Flask
 
 from models.errors import Unavailable
 from realtime import hub, sockets
+from realtime.conversation import Conversation
+from realtime.limits import TokenBucket
 from tests.factories import make_person
 from tests.realtime.conftest import Connect, Team, drain, execute, make_team, project
 
@@ -111,7 +113,7 @@ def test_a_fault_of_ours_closes_with_1011_and_writes_no_http(
     def fail(*_args: object) -> None:
         raise RuntimeError("a bug")
 
-    monkeypatch.setattr(sockets.Conversation, "_answer", fail)
+    monkeypatch.setattr(Conversation, "_answer", fail)
     client = connect_to(team, team.member)
     client.send("anything")
     opcode, payload = client.ws.recv_data()
@@ -256,7 +258,7 @@ def test_more_than_the_burst_is_closed_with_4029(connect_to: Connect, team: Team
 def test_a_token_bucket_refills(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 1000.0
     monkeypatch.setattr(time, "monotonic", lambda: now)
-    bucket = sockets.TokenBucket(rate=50, burst=100)
+    bucket = TokenBucket(rate=50, burst=100)
     assert [bucket.take() for _ in range(101)] == [True] * 100 + [False]
     now += 0.1
     assert bucket.take(5)
@@ -275,12 +277,6 @@ def test_ping_is_answered_in_both_protocols(connect_to: Connect, team: Team) -> 
     client.ws.ping("here?")
     opcode, frame = client.ws.recv_data_frame(control_frame=True)
     assert (opcode, bytes(frame.data)) == (websocket.ABNF.OPCODE_PONG, b"here?")
-
-
-def test_presence_is_refused_for_now(connect_to: Connect, team: Team) -> None:
-    client = connect_to(team, team.member)
-    assert client.ask("presence", {"state": "away"})["data"]["code"] == "unsupported"
-    assert client.hello()["presence"] == []
 
 
 def test_a_client_that_says_goodbye_is_answered_at_once(connect_to: Connect, team: Team) -> None:
