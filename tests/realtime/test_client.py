@@ -283,21 +283,20 @@ def test_its_state_is_told_again_after_a_cut(
 # ------------------------------------------------------------------------------------------------ resuming
 
 
+@pytest.mark.timeout(300)
 def test_hundreds_of_cuts_lose_nothing_and_repeat_nothing(proxy: Proxy, listen: Listen, team: Team) -> None:
-    cuts = 250
     ours = listen(proxy.address, team, team.member.token, longest_pause_s=0.01).welcomed()
     start = ours.socket.last_seq
     assert start is not None
     chance = random.Random(5)
-    deadline = time.monotonic() + 90
-    while proxy.cuts < cuts and time.monotonic() < deadline:
-        team.happen(chance.randint(1, 3), name="x" * chance.choice([1, 300, 3000]))
-        drain() if chance.random() < 0.7 else project()
+    while proxy.cuts < 220:
+        if team.head() - start < 800:  # else it would be told to refetch if it did not get a word in between
+            team.happen(chance.randint(1, 3), name="x" * chance.choice([1, 300, 3000]))
+            drain() if chance.random() < 0.7 else project()
         time.sleep(chance.uniform(0, 0.06))
         proxy.cut()
-    assert proxy.cuts >= 200
     drain()
-    ours.wait(lambda: ours.socket.last_seq == team.head(), 30)
+    ours.wait(lambda: ours.socket.last_seq == team.head(), 60)
     assert ours.seqs() == list(range(start + 1, team.head() + 1))
 
 

@@ -201,22 +201,23 @@ def test_a_clients_message_is_no_word_of_the_servers(
     assert not page.of_kind("reset")
 
 
+@pytest.mark.timeout(300)
 def test_a_hundred_cuts_lose_nothing_and_repeat_nothing(proxy: Proxy, open_page: Open, team: Team) -> None:
     page = open_page(proxy.address, team, team.member.token, longestPauseMs=10).welcomed()
     start = page.last_seq
     chance = random.Random(5)
-    deadline = time.monotonic() + 80
-    while proxy.cuts < 100 and time.monotonic() < deadline:
+    for turn in range(100):
         team.happen(chance.randint(1, 3), name="x" * chance.choice([1, 3000]))
         drain()
-        time.sleep(chance.uniform(0, 0.15))
+        time.sleep(chance.uniform(0, 0.1))
+        welcomes = len(page.of_kind("welcome"))
         proxy.cut()
-    assert proxy.cuts >= 50
+        if turn % 5 == 0:  # in between it may not get that far
+            page.welcomed(welcomes + 1)
     team.happen()
     drain()
-    page.wait(lambda: page.last_seq == team.head())
+    page.wait(lambda: page.last_seq == team.head(), 60)
     assert page.seqs() == list(range(start + 1, team.head() + 1))
-    assert len(page.of_kind("welcome")) > 10
 
 
 def test_silence_is_noticed(
