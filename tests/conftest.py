@@ -18,6 +18,7 @@ from alembic import command
 from alembic.config import Config
 from flask import Flask
 from flask.testing import FlaskClient
+from hypothesis import settings as hypothesis_settings
 from redis import Redis
 from sqlalchemy.engine import make_url
 
@@ -31,6 +32,11 @@ SERVERS = pytest.StashKey[list[Any]]()
 os.environ.setdefault("RATE_LIMIT_AUTH", "1000000 per minute")
 os.environ.setdefault("RATE_LIMIT_API", "1000000 per minute")
 os.environ.setdefault("LOG_LEVEL", "WARNING")
+
+# The same examples in every run, so that a red run is the change's doing; EXPLORE=1 looks for new ones.
+hypothesis_settings.register_profile("repeatable", derandomize=True)
+if not os.environ.get("EXPLORE"):
+    hypothesis_settings.load_profile("repeatable")
 
 
 def pytest_configure(config: pytest.Config) -> None:

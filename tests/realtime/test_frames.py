@@ -191,7 +191,10 @@ STREAMS = st.lists(
 def test_a_stream_is_read_as_websockets_reads_it(frames: list[Sent], places: list[int]) -> None:
     pieces = cut(b"".join(frame.encode() for frame in frames), places)
     mine, their = ours(pieces), theirs(pieces)
-    if their.code == 1009 and mine.code == 1007:  # they look at the length before, we at what came of it
+    if their.code == 1009 and mine.code in {
+        1002,
+        1007,
+    }:  # two breaches at once: they look at the length first, we last
         assert any(b"x" * 16_000 in frame.payload for frame in frames)
         return
     assert mine.received == their.received
