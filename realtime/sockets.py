@@ -49,7 +49,7 @@ def register(app: Flask, *, heartbeat_s: float = HEARTBEAT_S) -> None:
 
 @blueprint.before_request
 def decline_extensions() -> None:
-    """No compression: deflating a frame for each socket costs ten times its sending (research/realtime.md, 4c)."""
+    """No compression: deflating a frame for each socket costs ten times its sending."""
     request.environ.pop("HTTP_SEC_WEBSOCKET_EXTENSIONS", None)
 
 
