@@ -439,9 +439,9 @@ def test_presence_comes_back_after_redis_lost_everything(
     own_valkey.stop()
     time.sleep(1)
     own_valkey.start()
-    eventually(lambda: {each.user_id for each in rest(team)} == everyone, 10)
+    eventually(lambda: {each.user_id for each in rest(team)} == everyone, 30)
     newcomer = connect_to(team, team.admin).ready()
-    eventually(lambda: {each["user_id"] for each in people(newcomer)} >= set(map(str, everyone)), 15)
+    eventually(lambda: {each["user_id"] for each in people(newcomer)} >= set(map(str, everyone)), 30)
     redis = Redis.from_url(own_valkey.url)
     assert all(redis.pttl(key) != -1 for key in redis.scan_iter("presence:*"))
 
