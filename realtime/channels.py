@@ -1,7 +1,7 @@
-"""Channels: their names, who may join and publish, and where a fresh socket begins to listen."""
+"""Channels: their names, who may join and publish, and who may go on listening."""
 
-from collections.abc import Collection
-from typing import NamedTuple
+from collections.abc import Sequence
+from dataclasses import dataclass
 from uuid import UUID
 
 from sqlalchemy import text
@@ -10,7 +10,6 @@ from sqlalchemy.orm import Session
 from models.access.entry import BARRED, Access, permissions_of
 from models.access.permissions import Permission
 from models.access.power import effective
-from models.database import fetch_row
 
 JOIN = Permission.realtime_read
 PUBLISH = Permission.realtime_publish
@@ -22,8 +21,9 @@ PRESENCE_PREFIX, PROCESS_PREFIX = "presence:team:", "presence:process:"
 # agent's role and scope share a row, so what these grant is looked up and brought once, however many sockets there are.
 STANDING = text(f"""
 WITH entered AS (
-  SELECT * FROM unnest(CAST(:team_ids AS uuid[]), CAST(:session_ids AS uuid[]), CAST(:api_key_ids AS uuid[]))
-    WITH ORDINALITY AS entered(team_id, session_id, api_key_id, number)
+  SELECT * FROM unnest(
+    CAST(string_to_array(:team_ids, ',') AS uuid[]), CAST(string_to_array(:session_ids, ',', '') AS uuid[]),
+    CAST(string_to_array(:api_key_ids, ',', '') AS uuid[])) WITH ORDINALITY AS entered(team_id, session_id, api_key_id, number)
 ), presented AS (
   SELECT e.number, e.team_id, c.user_id, NULL AS agent_role, NULL AS scope
   FROM entered e JOIN sessions c ON c.id = e.session_id
@@ -45,30 +45,19 @@ FROM (
 ) AS m
 """)  # noqa: S608  made of constants alone
 
-# Asked past SQLAlchemy, as entering is: to build and compile it was half of what a socket's entry cost.
-POSITION = """
-SELECT seq, seq + (SELECT count(*) FROM outbox WHERE team_id = %(team_id)s)
-FROM activity_heads WHERE team_id = %(team_id)s
-"""
 
-
-class Entry(NamedTuple):
+@dataclass(frozen=True, slots=True, eq=False)
+class Entry:
     """By what a socket came into its team: a session or an API key."""
 
     team_id: UUID
-    session_id: UUID | None
-    api_key_id: UUID | None
+    as_text: tuple[str, str, str]
+    """The team, the session, and the API key, one of which is empty: made once, as it is asked about again and again."""
 
     @classmethod
     def of(cls, access: Access) -> "Entry":
-        return cls(access.team_id, access.session_id, access.api_key_id)
-
-
-class Position(NamedTuple):
-    """Where a team's log stands: its last number, and the one it reaches once all that waits in the outbox is drained."""
-
-    head: int
-    committed: int
+        session, api_key = (str(id_) if id_ else "" for id_ in (access.session_id, access.api_key_id))
+        return cls(access.team_id, (str(access.team_id), session, api_key))
 
 
 def team_channel(team_id: UUID) -> bytes:
@@ -93,26 +82,14 @@ def team_of(channel: bytes) -> UUID:
     return UUID(channel.removeprefix(TEAM_PREFIX).decode())
 
 
-def position(session: Session, access: Access) -> Position:
-    """
-    Where the team's log stands now. What was committed before a socket came is no news to it, though the drain may
-    number it later: a client's first frame is of what happened since it connected.
-    """
-    row = fetch_row(session, POSITION, {"team_id": access.team_id})
-    return Position(*row) if row else Position(0, 0)
-
-
-def standing(session: Session, entries: Collection[Entry]) -> dict[Entry, frozenset[str]]:
-    """The permissions that each entry carries now, in one statement; who may not listen any more is missing."""
-    numbered = list(entries)
-    columns = {
-        "team_ids": [entry.team_id for entry in numbered],
-        "session_ids": [entry.session_id for entry in numbered],
-        "api_key_ids": [entry.api_key_id for entry in numbered],
-    }
-    found: dict[Entry, frozenset[str]] = {}
-    for numbers, granted, agent, scope in session.execute(STANDING, columns):
+def standing(session: Session, entries: Sequence[Entry]) -> list[frozenset[str] | None]:
+    """The permissions that each entry carries now, in their order and in one statement; None for who may not listen any more."""
+    teams, sessions, api_keys = map(",".join, zip(*(entry.as_text for entry in entries), strict=True))
+    given = {"team_ids": teams, "session_ids": sessions, "api_key_ids": api_keys}
+    found: list[frozenset[str] | None] = [None] * len(entries)
+    for numbers, granted, agent, scope in session.execute(STANDING, given):
         permissions = effective(granted, agent=agent, key=scope)
         if JOIN in permissions:
-            found.update(dict.fromkeys((numbered[number - 1] for number in numbers), permissions))
+            for number in numbers:
+                found[number - 1] = permissions
     return found

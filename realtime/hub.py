@@ -24,14 +24,14 @@ from uuid import UUID
 import structlog
 from redis import Redis
 
-from models.access.entry import Access
-from models.database import transaction
+from models.access.entry import Access, Position
+from models.database import single_statements, transaction
 from models.errors import Unavailable
 from models.queries import activity
 from models.queries.audiences import audiences_of
 from models.settings import settings
 from realtime import messages
-from realtime.channels import PUBLISH, Entry, Position, standing
+from realtime.channels import PUBLISH, Entry, standing
 from realtime.connection import Connection, Reactor, local_reactor
 from realtime.frames import EventFrame
 from realtime.limits import TokenBucket
@@ -114,6 +114,8 @@ class Channel:
     subscribers: set[Subscriber] = field(default_factory=set)
     subscribed: threading.Event = field(default_factory=threading.Event)
     """Redis has confirmed the subscription."""
+    requested: bool = False
+    """The subscription was asked for, since Redis was last lost."""
     gathered: list[Shown] = field(default_factory=list)
     """What came since the last flush."""
     allowance: TokenBucket = field(
@@ -191,8 +193,10 @@ class Hub:
             channel.subscribers.add(subscriber)
             self.presence.join(access.team_id, connection.id, access.user_id)
             self._start()
-        if not channel.subscribed.is_set() and self._subscription.refresh():
-            channel.subscribed.wait(SUBSCRIPTION_WAIT_S)
+        if not channel.subscribed.is_set():
+            channel.requested = channel.requested or self._subscription.refresh()
+            if channel.requested:
+                channel.subscribed.wait(SUBSCRIPTION_WAIT_S)
         return subscriber
 
     def leave(self, subscriber: Subscriber) -> None:
@@ -319,6 +323,7 @@ class Hub:
         with self._lock:
             for channel in self._channels.values():
                 channel.subscribed.clear()
+                channel.requested = False
 
     def _start(self) -> None:
         if not self._started:
@@ -439,7 +444,7 @@ class Hub:
         team_ids = self.team_ids()
         if not team_ids:
             return
-        with transaction() as session:
+        with single_statements() as session:
             heads = activity.heads(session, list(team_ids))
         with self._lock:
             channels = self._channels
@@ -452,10 +457,10 @@ class Hub:
         subscribers = [self._unchecked.popleft() for _ in range(min(share, len(self._unchecked)))]
         if not subscribers:
             return
-        with transaction() as session:
-            permissions = standing(session, {subscriber.entry for subscriber in subscribers})
-        for subscriber in subscribers:
-            if (allowed := permissions.get(subscriber.entry)) is None:
+        with single_statements() as session:
+            permissions = standing(session, [subscriber.entry for subscriber in subscribers])
+        for subscriber, allowed in zip(subscribers, permissions, strict=True):
+            if allowed is None:
                 subscriber.connection.close(CloseCode.ACCESS_REVOKED, "You may not read this team any more.")
             else:
                 subscriber.may_publish = PUBLISH in allowed

@@ -13,12 +13,10 @@ from wsproto.utilities import RemoteProtocolError
 
 from models.access.actor import Origin
 from models.access.credentials import Credential
-from models.access.entry import Access, enter_team, enter_with_ticket
-from models.database import transaction
+from models.access.entry import Access, Position, enter_to_listen, enter_with_ticket
+from models.database import single_statements, transaction
 from models.errors import NotFound, PermissionDenied, Unauthenticated, Unavailable
 from models.settings import settings
-from realtime import channels
-from realtime.channels import Position
 from realtime.connection import Connection, local_reactor
 from realtime.conversation import Conversation
 from realtime.hub import local_hub
@@ -106,14 +104,13 @@ def _converse(connection: Connection, team_id: str) -> None:
 
 
 def _enter(team_id: str) -> tuple[Access, Position]:
-    """The access, and where the team's log stands, from one short transaction; raises Closing for who may not enter."""
+    """The access, and where the team's log stands, read at once; raises Closing for who may not enter."""
     try:
-        with transaction() as session:
-            if ticket := request.args.get("ticket"):
-                access = enter_with_ticket(session, ticket, UUID(team_id), channels.JOIN, _origin())
-            else:
-                access = enter_team(session, _credential(), UUID(team_id), channels.JOIN)
-            return access, channels.position(session, access)
+        if ticket := request.args.get("ticket"):
+            with transaction() as session:
+                return enter_with_ticket(session, ticket, UUID(team_id), _origin())
+        with single_statements() as session:
+            return enter_to_listen(session, _credential(), UUID(team_id))
     except (Unauthenticated, NotFound, PermissionDenied, ValueError) as error:
         raise Closing(CloseCode.POLICY_VIOLATION, "You may not read this team.") from error
     except Unavailable as error:

@@ -72,6 +72,16 @@ class Place:
         return None
 
 
+class Position(NamedTuple):
+    """
+    Where a team's log stands: its last number, and the one it reaches once all that waits in the outbox is drained. What was
+    committed before a socket came is no news to it: a client's first frame is of what happened since it connected.
+    """
+
+    head: int
+    committed: int
+
+
 # Each column and each layer costs a time that counts here (benchmarks/permission_check.py), so comparisons are
 # PostgreSQL's, and SQLAlchemy is passed by (models.database.fetch_row).
 _TOUCHABLE = f"interval '{LAST_USED_RESOLUTION.total_seconds()} s'"
@@ -97,9 +107,18 @@ WORKSPACE_ROLE = "CASE WHEN t.owner_id <> m.user_id THEN wm.role END"
 """The role in the workspace instead of that in the team; the owner is an admin everywhere."""
 
 
+LOG_POSITION = (
+    "(SELECT h.seq FROM activity_heads h WHERE h.team_id = m.team_id)",
+    "(SELECT count(*) FROM outbox o WHERE o.team_id = m.team_id)",
+)
+"""The number of the log's last row, and how many events wait for theirs: what a socket wants to know besides."""
+
+
 @cache
-def entering(credential: Literal["session", "api_key"], within_workspace: str | None) -> str:
-    """The statement that enters by a session or an API key (`s`, `k`: its alias), and if so into a workspace."""
+def entering(
+    credential: Literal["session", "api_key"], within_workspace: str | None, more: tuple[str, ...] = ()
+) -> str:
+    """The statement that enters by a session or an API key, and if so into a workspace; `more` columns come last."""
     columns = [
         "c.id",
         "c.user_id",
@@ -121,7 +140,7 @@ def entering(credential: Literal["session", "api_key"], within_workspace: str | 
         workspace = f"""
 LEFT JOIN workspaces w ON w.team_id = m.team_id AND {within_workspace}
 LEFT JOIN workspace_members wm ON wm.workspace_id = w.id AND wm.user_id = m.user_id"""
-    return f"""SELECT {", ".join(columns)}
+    return f"""SELECT {", ".join((*columns, *more))}
 FROM {source}
 LEFT JOIN (team_members m JOIN teams t ON t.id = m.team_id AND t.deleted_at IS NULL) ON {member}{workspace}
 WHERE """  # noqa: S608  made of constants alone
@@ -172,22 +191,23 @@ def enter_team(
     permission: to leave. A workspace that is absent or hidden makes no
     difference here: whoever reads it next finds nothing.
     """
-    by = (
-        Presented("api_key", "c.key_hash", credential.hash, credential.origin)
-        if credential.is_api_key
-        else Presented("session", "c.token_hash", credential.hash, credential.origin)
-    )
-    access = _enter(session, by, Place(team_id, workspace_id, task_id), leaving)
+    access = _enter(session, _presented(credential), Place(team_id, workspace_id, task_id), leaving)
     if permission is not None:
         access.require(permission)
     return access
 
 
+def enter_to_listen(session: Session, credential: Credential, team_id: UUID) -> tuple[Access, Position]:
+    """The access of whoever may hear the team's events, and where its log stands. Raises as `enter_team` does."""
+    return _enter_to_listen(session, _presented(credential), team_id)
+
+
 def enter_with_ticket(
-    session: Session, ticket: str, team_id: UUID, permission: Permission, origin: Origin
-) -> Access:
+    session: Session, ticket: str, team_id: UUID, origin: Origin
+) -> tuple[Access, Position]:
     """
-    The access of whoever asked for the ticket, as it is now; the ticket is used up, if this transaction commits.
+    `enter_to_listen` as whoever asked for the ticket, with the rights they have now; the ticket is used up, if this
+    transaction commits.
 
     Raises as `enter_team` does; Unauthenticated for a ticket that is unknown, used, over or another team's.
     """
@@ -201,9 +221,7 @@ def enter_with_ticket(
         if session_id
         else Presented("api_key", "c.id", api_key_id, origin)
     )
-    access = _enter(session, by, Place(team_id))
-    access.require(permission)
-    return access
+    return _enter_to_listen(session, by, team_id)
 
 
 def reenter(
@@ -260,15 +278,38 @@ class Presented(NamedTuple):
     origin: Origin
 
 
+def _presented(credential: Credential) -> Presented:
+    if credential.is_api_key:
+        return Presented("api_key", "c.key_hash", credential.hash, credential.origin)
+    return Presented("session", "c.token_hash", credential.hash, credential.origin)
+
+
+def _enter_to_listen(session: Session, by: Presented, team_id: UUID) -> tuple[Access, Position]:
+    place = Place(team_id)
+    *row, head, waiting = _row(session, by, place, LOG_POSITION) or (None, None)
+    access = _access(session, by, place, row or None)
+    access.require(Permission.realtime_read)
+    return access, Position(head or 0, (head or 0) + (waiting or 0))
+
+
 def _enter(session: Session, by: Presented, place: Place, leaving: UUID | None = None) -> Access:
-    statement = f"{entering(by.kind, place.within_workspace)}{by.column} = %(presented)s"
+    return _access(session, by, place, _row(session, by, place), leaving)
+
+
+def _row(session: Session, by: Presented, place: Place, more: tuple[str, ...] = ()) -> tuple[Any, ...] | None:
+    statement = f"{entering(by.kind, place.within_workspace, more)}{by.column} = %(presented)s"
     parameters = {
         "presented": by.value,
         "team_id": place.team_id,
         "workspace_id": place.workspace_id,
         "task_id": place.task_id,
     }
-    row = fetch_row(session, statement, parameters)
+    return fetch_row(session, statement, parameters)
+
+
+def _access(
+    session: Session, by: Presented, place: Place, row: Sequence[Any] | None, leaving: UUID | None = None
+) -> Access:
     credential_id, user_id = _authenticated(session, "sessions" if by.kind == "session" else "api_keys", row)
     _, _, _, _, role, owns, barred, granted, *rest = row or ()
     if role is None:

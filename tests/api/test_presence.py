@@ -15,7 +15,6 @@ from werkzeug.serving import make_server
 from api import presence
 from models.access.actor import Origin
 from models.access.entry import Access, enter_with_ticket
-from models.access.permissions import Permission
 from models.database import transaction
 from models.errors import DomainError, PermissionDenied, Unauthenticated
 from realtime import hub
@@ -172,7 +171,7 @@ def hash_of(ticket: str) -> bytes:
 
 def use(team: TeamSetting, ticket: str) -> Access:
     with transaction() as session:
-        return enter_with_ticket(session, ticket, team.id, Permission.realtime_read, Origin())
+        return enter_with_ticket(session, ticket, team.id, Origin())[0]
 
 
 def outcome_of(team: TeamSetting, ticket: str) -> type[DomainError] | None:

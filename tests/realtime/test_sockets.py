@@ -103,7 +103,7 @@ def test_a_database_that_is_away_asks_to_try_again(
     def away(*_args: object) -> None:
         raise Unavailable("away")
 
-    monkeypatch.setattr(sockets, "enter_team", away)
+    monkeypatch.setattr(sockets, "enter_to_listen", away)
     assert connect_to(team, team.member).close_code() == 1013
 
 
