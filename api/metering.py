@@ -20,7 +20,7 @@ from uuid_utils.compat import uuid7
 from api.authentication import credential
 from api.errors import domain_problem
 from models.access.entry import enter_team
-from models.database import transaction
+from models.database import single_statements, transaction
 from models.errors import DomainError, Unavailable
 from models.operations import usage
 
@@ -78,7 +78,7 @@ class CallCounter:
         give_up = time.monotonic() + RETRY_FOR_S
         while True:
             try:
-                with transaction() as session:
+                with single_statements() as session:
                     usage.count_api_calls(session, batch.calls, batch=name)
             except Exception as error:
                 if not isinstance(error, Unavailable) or time.monotonic() > give_up:

@@ -283,13 +283,16 @@ def test_its_state_is_told_again_after_a_cut(
 # ------------------------------------------------------------------------------------------------ resuming
 
 
-@pytest.mark.timeout(300)
+CUTS = int(os.environ.get("CUTS", "220"))
+
+
+@pytest.mark.timeout(300 + CUTS)
 def test_hundreds_of_cuts_lose_nothing_and_repeat_nothing(proxy: Proxy, listen: Listen, team: Team) -> None:
     ours = listen(proxy.address, team, team.member.token, longest_pause_s=0.01).welcomed()
     start = ours.socket.last_seq
     assert start is not None
     chance = random.Random(5)
-    while proxy.cuts < 220:
+    while proxy.cuts < CUTS:
         if team.head() - start < 800:  # else it would be told to refetch if it did not get a word in between
             team.happen(chance.randint(1, 3), name="x" * chance.choice([1, 300, 3000]))
             drain() if chance.random() < 0.7 else project()

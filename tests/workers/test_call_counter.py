@@ -84,7 +84,7 @@ def test_a_lost_answer_is_asked_for_again_and_counted_once(
     before = calls(team)
     monkeypatch.setattr(metering, "RETRY_PAUSE_S", 0.01)
     failures = [1, 1]
-    monkeypatch.setattr(metering, "transaction", lambda: losing_the_answer(failures))
+    monkeypatch.setattr(metering, "single_statements", lambda: losing_the_answer(failures))
     assert raised(together(*[lambda: counter.count(team.id)] * 5)) == []
     assert failures == []
     assert calls(team) == before + 5
@@ -100,7 +100,7 @@ def test_without_a_database_it_is_unavailable_within_its_bound_and_recovers(
     before = calls(team)
     monkeypatch.setattr(metering, "RETRY_FOR_S", 0.2)
     with monkeypatch.context() as patched:
-        patched.setattr(metering, "transaction", away)
+        patched.setattr(metering, "single_statements", away)
         started = time.monotonic()
         assert raised(together(*[lambda: counter.count(team.id)] * 5)) == [Unavailable] * 5
         assert time.monotonic() - started < 2
