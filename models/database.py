@@ -58,8 +58,9 @@ def forget_engine() -> None:
 
 
 @cache
-def _autocommitting() -> Engine:
-    return engine().execution_options(isolation_level="AUTOCOMMIT")
+def _autocommitting(made: Engine) -> Engine:
+    """The same pool, whose statements each commit."""
+    return made.execution_options(isolation_level="AUTOCOMMIT")
 
 
 @contextmanager
@@ -79,7 +80,7 @@ def single_statements() -> Iterator[Session]:
     Each statement commits by itself, which saves the two round trips of BEGIN and COMMIT: for a read or two that need no
     common snapshot. Raises as `transaction` does.
     """
-    with _session(_autocommitting()) as session:
+    with _session(_autocommitting(engine())) as session:
         yield session
 
 
