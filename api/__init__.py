@@ -73,9 +73,9 @@ def create_app(configuration: Settings | None = None) -> Flask:
         app.wsgi_app = ProxyFix(app.wsgi_app, x_for=configuration.trusted_proxies)  # type: ignore[method-assign]
     # Before a request in this order, after it in the opposite one: counted, then framed and logged.
     requests.register(app)
-    if configuration.web_role != REALTIME:  # what is left has neither limits nor a price
+    if configuration.web_role != REALTIME:  # whose routes are all exempt
         limits.register(app, configuration)
-        metering.register(app)
+    metering.register(app)
     api = app.extensions[docs.EXTENSION] = docs.OpenApi(app)
     errors.register(app)  # after flask-smorest, whose error format is not ours
     if configuration.web_role != REALTIME:

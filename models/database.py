@@ -1,7 +1,7 @@
 """The engine of this process and `transaction()`, the only place that commits."""
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from functools import cache
 from typing import Any
 
@@ -63,25 +63,21 @@ def _autocommitting(made: Engine) -> Engine:
     return made.execution_options(isolation_level="AUTOCOMMIT")
 
 
-@contextmanager
-def transaction() -> Iterator[Session]:
+def transaction() -> AbstractContextManager[Session]:
     """
     One transaction: commits when the block ends, rolls back when it raises.
 
     A violated constraint leaves as the domain error that it stands for; a database that can't be reached as Unavailable.
     """
-    with _session(engine()) as session:
-        yield session
+    return _session(engine())
 
 
-@contextmanager
-def single_statements() -> Iterator[Session]:
+def single_statements() -> AbstractContextManager[Session]:
     """
-    Each statement commits by itself, which saves the two round trips of BEGIN and COMMIT: for a read or two that need no
-    common snapshot. Raises as `transaction` does.
+    Each statement commits by itself, which saves the two round trips of BEGIN and COMMIT: for a write that is one statement,
+    and reads that need no common snapshot. Raises as `transaction` does.
     """
-    with _session(_autocommitting(engine())) as session:
-        yield session
+    return _session(_autocommitting(engine()))
 
 
 @contextmanager

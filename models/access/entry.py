@@ -216,12 +216,7 @@ def enter_with_ticket(
     if row is None:
         raise Unauthenticated("The ticket is unknown, used or over; ask for another.")
     session_id, api_key_id = row
-    by = (
-        Presented("session", "c.id", session_id, origin)
-        if session_id
-        else Presented("api_key", "c.id", api_key_id, origin)
-    )
-    return _enter_to_listen(session, by, team_id)
+    return _enter_to_listen(session, _held(session_id, api_key_id, origin), team_id)
 
 
 def reenter(
@@ -236,11 +231,7 @@ def reenter(
     The same actor's access as it is now. Whoever holds the team's lock asks again before it decides on membership: the
     power that was read before the lock may be gone. Raises as `enter_team` does.
     """
-    by = (
-        Presented("session", "c.id", access.session_id, access.origin)
-        if access.session_id
-        else Presented("api_key", "c.id", access.api_key_id, access.origin)
-    )
+    by = _held(access.session_id, access.api_key_id, access.origin)
     fresh = _enter(session, by, Place(access.team_id, workspace_id), leaving)
     if permission is not None:
         fresh.require(permission)
@@ -282,6 +273,13 @@ def _presented(credential: Credential) -> Presented:
     if credential.is_api_key:
         return Presented("api_key", "c.key_hash", credential.hash, credential.origin)
     return Presented("session", "c.token_hash", credential.hash, credential.origin)
+
+
+def _held(session_id: UUID | None, api_key_id: UUID | None, origin: Origin) -> Presented:
+    """What somebody came with before, by its id."""
+    if session_id:
+        return Presented("session", "c.id", session_id, origin)
+    return Presented("api_key", "c.id", api_key_id, origin)
 
 
 def _enter_to_listen(session: Session, by: Presented, team_id: UUID) -> tuple[Access, Position]:
