@@ -8,7 +8,7 @@ from api.resource import Resource, requires
 from api.schemas.activity import ActivityQuery, ActivitySchema
 from models.access.permissions import Permission
 from models.queries import activity
-from models.queries.activity import ActivityFilter
+from models.queries.activity_filters import ActivityFilter
 
 blueprint = Blueprint("activity", "What happened in a team, numbered without gaps")
 

@@ -64,9 +64,9 @@ WITH taken AS (
   DELETE FROM outbox WHERE id IN (SELECT id FROM outbox ORDER BY id LIMIT %s) RETURNING *
 )
 INSERT INTO activity_logs (team_id, seq, created_at, id, user_id, action, resource_type, resource_id, resource_name,
-                           metadata, request_id, ip_address, user_agent)
+                           metadata, request_id, ip_address, user_agent, hash)
 SELECT team_id, id, created_at, event_id, user_id, action, resource_type, resource_id, resource_name, details,
-       request_id, ip_address, user_agent
+       request_id, ip_address, user_agent, ''::bytea
 FROM taken
 """
 

@@ -14,6 +14,8 @@ from datetime import datetime
 from typing import Any, ClassVar, TypeVar, dataclass_transform
 from uuid import UUID
 
+from models.tables.activity import SUCCESS
+
 
 @dataclass(frozen=True, slots=True)
 class Event:
@@ -21,6 +23,9 @@ class Event:
     resource_type: ClassVar[str]
     sentence: ClassVar[str]
     id_field: ClassVar[str]
+    schema_version: ClassVar[int] = 1
+    """Of the payload. Raise it when a field changes its meaning or goes: readers tell old rows by it."""
+    outcome: ClassVar[str] = SUCCESS
 
     @property
     def resource_id(self) -> UUID:

@@ -34,6 +34,8 @@ def record(session: Session, access: Access | System, event: Event) -> None:
             "resource_id": event.resource_id,
             "resource_name": event.resource_name,
             "details": event.payload(),
+            "schema_version": event.schema_version,
+            "outcome": event.outcome,
             "ip_address": access.origin.ip_address,
             "user_agent": access.origin.user_agent,
             "request_id": access.origin.request_id,

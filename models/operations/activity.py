@@ -1,4 +1,4 @@
-"""The drain's work: numbering committed events and appending them to the activity log, each exactly once."""
+"""The drain's work: numbering committed events, chaining them and appending them to the activity log, each exactly once."""
 
 from datetime import date
 from typing import NamedTuple
@@ -27,21 +27,37 @@ WITH taken AS (
     SELECT id FROM outbox WHERE team_id = ANY(CAST(:team_ids AS uuid[])) ORDER BY id LIMIT :limit
   ) RETURNING *
 ), numbered AS (
-  SELECT t.*, h.seq + row_number() OVER (PARTITION BY t.team_id ORDER BY t.id) AS seq
+  SELECT t.*, h.seq + row_number() OVER (PARTITION BY t.team_id ORDER BY t.id) AS seq,
+         coalesce(h.hash, activity_genesis(h.team_id)) AS head,
+         CASE WHEN t.ip_address IS NOT NULL OR t.user_agent IS NOT NULL THEN uuid_send(gen_random_uuid()) END AS origin_salt
   FROM taken t JOIN activity_heads h ON h.team_id = t.team_id
+), committed AS (
+  SELECT *, CASE WHEN origin_salt IS NOT NULL THEN activity_origin_digest(origin_salt, ip_address, user_agent) END
+            AS origin_hash
+  FROM numbered
+), chained AS (
+  SELECT *, activity_chain(head, activity_digest(
+              team_id, seq, event_id, created_at, user_id, agent_id, api_key_id, action, schema_version, outcome,
+              resource_type, resource_id, resource_name, workspace_id, details, request_id, origin_hash
+            )) OVER (PARTITION BY team_id ORDER BY seq) AS hash
+  FROM committed
 ), heads AS (
-  UPDATE activity_heads h SET seq = last.seq
-  FROM (SELECT team_id, max(seq) AS seq FROM numbered GROUP BY team_id) AS last WHERE last.team_id = h.team_id
+  UPDATE activity_heads h SET seq = last.seq, hash = last.hash
+  FROM (SELECT DISTINCT ON (team_id) team_id, seq, hash FROM chained ORDER BY team_id, seq DESC) AS last
+  WHERE last.team_id = h.team_id
 ), appended AS (
   INSERT INTO activity_logs (team_id, seq, created_at, id, user_id, agent_id, api_key_id, action, resource_type,
-                             resource_id, resource_name, workspace_id, metadata, request_id, ip_address, user_agent)
+                             resource_id, resource_name, workspace_id, metadata, request_id, ip_address, user_agent,
+                             schema_version, outcome, origin_salt, origin_hash, hash)
   SELECT team_id, seq, created_at, event_id, user_id, agent_id, api_key_id, action, resource_type,
-         resource_id, resource_name, workspace_id, details, request_id, ip_address, user_agent
-  FROM numbered ORDER BY team_id, seq
+         resource_id, resource_name, workspace_id, details, request_id, ip_address, user_agent,
+         schema_version, outcome, origin_salt, origin_hash, hash
+  FROM chained ORDER BY team_id, seq
   RETURNING team_id, seq, id, action, user_id, agent_id, workspace_id, metadata AS details, created_at
 )
 SELECT * FROM appended ORDER BY team_id, seq
 """)
+PURGE = text("SELECT purge_activity(:team_id, :up_to, :at_most)")
 ENSURE_PARTITIONS = text("SELECT ensure_activity_partitions(CAST(:first AS date), :months)")
 
 
@@ -75,3 +91,11 @@ def project(session: Session, *, limit: int, teams: int = 200) -> list[Projected
 def ensure_partitions(session: Session, *, first: date, months: int) -> None:
     """Makes the log's partitions for `months` months from the month of `first`; those that exist stay as they are."""
     session.execute(ENSURE_PARTITIONS, {"first": first, "months": months})
+
+
+def purge(session: Session, team_id: UUID, *, up_to: int = 2**63 - 1, at_most: int) -> int:
+    """
+    Erases the team's rows from the log's beginning up to the number `up_to`, at most so many of them; how many it erased.
+    The caller has locked the team's head, which keeps the hash that the first row left chains to.
+    """
+    return session.scalar(PURGE, {"team_id": team_id, "up_to": up_to, "at_most": at_most}) or 0

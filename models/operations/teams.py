@@ -14,12 +14,13 @@ from models.access.permissions import ADMIN, Permission
 from models.errors import Conflict, NotFound, SeatLimitReached
 from models.events.catalogue import PlanChanged, TeamCreated, TeamDeleted, TeamRestored, TeamUpdated
 from models.events.record import record
+from models.operations import activity
 from models.operations.changes import apply_changes
 from models.operations.members import seat
 from models.plans import DEFAULT_PLAN, PLANS
 from models.queries import members, users
 from models.queries.teams import RESTORABLE_FOR
-from models.tables import ActivityHead, ActivityLog, OutboxEvent, Team, UsageLedger
+from models.tables import ActivityHead, OutboxEvent, Team, UsageLedger
 
 PURGED_AT_ONCE = 20_000
 """Rows of the log or the ledger: what one transaction erases in seconds."""
@@ -103,11 +104,12 @@ def purge_one(session: Session) -> UUID | None:
     session.scalar(  # the drain's lock, before what it writes to goes
         select(ActivityHead.seq).where(ActivityHead.team_id == team_id).with_for_update()
     )
-    for table, key in ((ActivityLog, ActivityLog.seq), (UsageLedger, UsageLedger.id)):
-        some = select(key).where(table.team_id == team_id).limit(PURGED_AT_ONCE)
-        erased = delete_rows(table).where(table.team_id == team_id, key.in_(some)).returning(key)
-        if len(session.execute(erased).all()) == PURGED_AT_ONCE:
-            return team_id
+    if activity.purge(session, team_id, at_most=PURGED_AT_ONCE) == PURGED_AT_ONCE:
+        return team_id
+    some = select(UsageLedger.id).where(UsageLedger.team_id == team_id).limit(PURGED_AT_ONCE)
+    erased = delete_rows(UsageLedger).where(UsageLedger.team_id == team_id, UsageLedger.id.in_(some))
+    if len(session.execute(erased.returning(UsageLedger.id)).all()) == PURGED_AT_ONCE:
+        return team_id
     session.execute(delete_rows(OutboxEvent).where(OutboxEvent.team_id == team_id))
     session.execute(delete_rows(ActivityHead).where(ActivityHead.team_id == team_id))
     session.execute(delete_rows(Team).where(Team.id == team_id))  # the rest goes with it

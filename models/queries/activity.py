@@ -2,33 +2,22 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Text, all_, and_, cast, exists, func, literal, or_, select
-from sqlalchemy.dialects.postgresql import ARRAY, JSONPATH
-from sqlalchemy.orm import Session, aliased
+from sqlalchemy import Select, func, select
+from sqlalchemy.orm import Session
 
 from models.access.entry import Access
 from models.events.catalogue import CATALOGUE
+from models.queries.activity_filters import ActivityFilter, Actor, Subject, conditions, visible
 from models.queries.paging import Page, Slice, keyset
 from models.tables import (
     ActivityHead,
     ActivityLog,
     Agent,
-    DeletedWorkspace,
     Invitation,
-    User,
-    Workspace,
-    WorkspaceMember,
 )
-from models.tables.workspaces import PRIVATE
-
-Actor = aliased(User, name="actor")
-Subject = aliased(User, name="subject")
-VALUES = 'strict $.** ? (@.type() != "object" && @.type() != "array")'
-"""Every value in the details, however deep."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,21 +55,17 @@ def summarize(action: str, details: Mapping[str, Any], *, actor: str | None, res
         return f"{names['actor']}: {action} {names['resource']}"
 
 
-@dataclass(frozen=True, slots=True)
-class ActivityFilter:
-    action: Sequence[str] = ()
-    user_id: UUID | None = None
-    resource_type: str | None = None
-    resource_id: UUID | None = None
-    since: datetime | None = None
-    until: datetime | None = None
-    q: str | None = None
-
-
 def in_team(session: Session, access: Access, wanted: ActivityFilter, page: Page) -> Slice[ActivityView]:
     """The team's log, newest first: what matches every given filter, `since` inclusive, `until` exclusive."""
-    statement = (
-        select(ActivityLog, Actor.name, Agent.name, func.coalesce(Subject.name, Invitation.email))
+    statement = named(select(ActivityLog).where(*visible(access), *conditions(wanted)))
+    found = keyset(session, statement, page, ActivityLog.seq, descending=True)
+    return Slice([ActivityView(*row) for row in found.items], found.next_key)
+
+
+def named(statement: Select[ActivityLog]) -> Select[*tuple[Any, ...]]:
+    """Rows of the log, each with what an ActivityView adds to it: actor, agent, and whom it happened to."""
+    return (
+        statement.add_columns(Actor.name, Agent.name, func.coalesce(Subject.name, Invitation.email))
         .outerjoin(Actor, Actor.id == ActivityLog.user_id)
         .outerjoin(Agent, Agent.id == ActivityLog.agent_id)
         .outerjoin(
@@ -88,59 +73,7 @@ def in_team(session: Session, access: Access, wanted: ActivityFilter, page: Page
             (ActivityLog.resource_type == "invitation") & (Invitation.id == ActivityLog.resource_id),
         )
         .outerjoin(Subject, (ActivityLog.resource_type == "user") & (Subject.id == ActivityLog.resource_id))
-        .where(ActivityLog.team_id == access.team_id)
     )
-    if not access.sees_all_workspaces:
-        statement = statement.where(_not_hidden_from(access))
-    if wanted.action:
-        statement = statement.where(ActivityLog.action.in_(wanted.action))
-    if wanted.user_id:
-        statement = statement.where(ActivityLog.user_id == wanted.user_id)
-    if wanted.resource_type:
-        statement = statement.where(ActivityLog.resource_type == wanted.resource_type)
-    if wanted.resource_id:
-        statement = statement.where(ActivityLog.resource_id == wanted.resource_id)
-    if wanted.since:
-        statement = statement.where(ActivityLog.created_at >= wanted.since)
-    if wanted.until:
-        statement = statement.where(ActivityLog.created_at < wanted.until)
-    if wanted.q:
-        pattern = wanted.q
-        statement = statement.where(
-            or_(
-                ActivityLog.resource_name.icontains(pattern, autoescape=True),
-                _said_in_details(pattern),
-                ActivityLog.action.icontains(pattern, autoescape=True),
-                Actor.name.icontains(pattern, autoescape=True),
-                Subject.name.icontains(pattern, autoescape=True),
-                Agent.name.icontains(pattern, autoescape=True),
-                Invitation.email.icontains(pattern, autoescape=True),
-            )
-        )
-    found = keyset(session, statement, page, ActivityLog.seq, descending=True)
-    return Slice([ActivityView(*row) for row in found.items], found.next_key)
-
-
-def _not_hidden_from(access: Access) -> ColumnElement[bool]:
-    """Not of a private workspace that does not list the caller, or did not when it was deleted."""
-    listed = exists().where(
-        WorkspaceMember.workspace_id == Workspace.id, WorkspaceMember.user_id == access.user_id
-    )
-    hidden = select(Workspace.id).where(
-        Workspace.team_id == access.team_id, Workspace.visibility == PRIVATE, ~listed
-    )
-    gone = select(DeletedWorkspace.workspace_id).where(
-        DeletedWorkspace.team_id == access.team_id, literal(access.user_id) != all_(DeletedWorkspace.user_ids)
-    )
-    at = ActivityLog.workspace_id
-    return or_(at.is_(None), and_(at.not_in(hidden), at.not_in(gone)))
-
-
-def _said_in_details(pattern: str) -> ColumnElement[bool]:
-    """Whether any value of the details contains it: not the field names, which are the same in every row, nor JSON's escapes."""
-    value = func.jsonb_path_query(ActivityLog.details, cast(VALUES, JSONPATH)).column_valued("value")
-    as_text = value.op("#>>", return_type=Text())(cast([], ARRAY(Text)))
-    return exists().where(as_text.icontains(pattern, autoescape=True))
 
 
 def after(session: Session, team_id: UUID, seq: int, limit: int) -> list[ActivityLog]:

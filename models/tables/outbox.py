@@ -1,9 +1,10 @@
 from uuid import UUID
 
-from sqlalchemy import BigInteger, ForeignKey, Identity, Index, String
+from sqlalchemy import BigInteger, CheckConstraint, ForeignKey, Identity, Index, String
 from sqlalchemy.orm import Mapped, mapped_column
 
 from models.base import Address, Base, Created, Json
+from models.tables.activity import OUTCOMES
 
 
 class OutboxEvent(Base):
@@ -12,6 +13,7 @@ class OutboxEvent(Base):
     __tablename__ = "outbox"
     __table_args__ = (
         Index("ix_outbox_team_id_id", "team_id", "id"),
+        CheckConstraint(OUTCOMES, name="outcome"),
         # Every row is deleted within moments: vacuum soon, so that the scan for the next batch stays short.
         {"postgresql_with": {"autovacuum_vacuum_scale_factor": "0", "autovacuum_vacuum_threshold": "1000"}},
     )
@@ -28,6 +30,8 @@ class OutboxEvent(Base):
     api_key_id: Mapped[UUID | None]
     workspace_id: Mapped[UUID | None]
     details: Mapped[Json]
+    schema_version: Mapped[int] = mapped_column(server_default="1")
+    outcome: Mapped[str] = mapped_column(String(20), server_default="success")
     ip_address: Mapped[Address | None]
     user_agent: Mapped[str | None]
     request_id: Mapped[str | None]

@@ -23,6 +23,7 @@ from tests.factories import (
 FIELDS = {
     "seq", "id", "team_id", "user_id", "action", "resource_type", "resource_id", "resource_name", "summary",
     "metadata", "ip_address", "user_agent", "request_id", "created_at", "agent_id", "api_key_id", "workspace_id",
+    "outcome", "schema_version",
 }  # fmt: skip
 Rows = list[dict[str, Any]]
 INVITED = "ina@example.org"

@@ -27,7 +27,7 @@ from models.queries import tasks as task_queries
 from models.queries import teams as team_queries
 from models.queries import users
 from models.queries import workspaces as workspace_queries
-from models.queries.activity import ActivityFilter
+from models.queries.activity_filters import ActivityFilter
 from models.queries.paging import Page
 from models.queries.roles import RoleView
 from models.tables import (

@@ -170,8 +170,8 @@ def test_a_built_in_grant_is_unique_though_it_has_no_team(setting: Setting) -> N
 
 def test_a_number_of_a_teams_log_is_given_once_a_moment(setting: Setting) -> None:
     row = (
-        "INSERT INTO activity_logs (team_id, seq, created_at, id, action, resource_type, resource_id, metadata) "
-        "VALUES (:team, 1000000, '2026-01-01Z', uuid7(), 'a', 'team', :team, '{}')"
+        "INSERT INTO activity_logs (team_id, seq, created_at, id, action, resource_type, resource_id, metadata, hash) "
+        "VALUES (:team, 1000000, '2026-01-01Z', uuid7(), 'a', 'team', :team, '{}', '')"
     )
     assert violated((row, {"team": setting.mine.id})) is None
     assert (violated((row, {"team": setting.mine.id})) or "").startswith("activity_logs_")

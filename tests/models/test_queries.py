@@ -25,7 +25,7 @@ from models.queries import teams as team_queries
 from models.queries import usage as usage_queries
 from models.queries import users
 from models.queries import workspaces as workspace_queries
-from models.queries.activity import ActivityFilter
+from models.queries.activity_filters import ActivityFilter
 from models.queries.paging import Page, Slice, keyset
 from models.tables import Workspace
 from models.tables.usage import Metric

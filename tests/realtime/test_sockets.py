@@ -375,7 +375,7 @@ def test_a_client_ahead_of_the_log_is_reset(connect_to: Connect, team: Team) -> 
 def test_a_log_whose_beginning_is_gone_resets(connect_to: Connect, team: Team) -> None:
     team.happen(5)
     drain()
-    execute("DELETE FROM activity_logs WHERE team_id = :team AND seq <= 3", team=team.id)
+    execute("SELECT purge_activity(:team, 3, 100)", team=team.id)
     client = connect_to(team, team.member)
     client.hello(last_seq=2)
     assert client.receive_type("reset")["data"] == {"seq": team.head()}
