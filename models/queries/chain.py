@@ -12,9 +12,18 @@ STRETCH = 20_000
 """Rows that one statement checks: a fifth of a second, and flat memory."""
 SUSPECTS = 100
 """Numbers that one statement names at the most."""
-DIGEST = """activity_digest(l.team_id, l.seq, l.id, l.created_at, l.user_id, l.agent_id, l.api_key_id, l.action,
-  l.schema_version, l.outcome, l.resource_type, l.resource_id, l.resource_name, l.workspace_id, l.metadata, l.request_id,
-  l.origin_hash)"""
+
+
+def digest_of(row: str, seq: str) -> str:
+    """SQL: the digest of the row of this alias, as it would be with that number."""
+    columns = (
+        "id", "created_at", "user_id", "agent_id", "api_key_id", "action", "schema_version", "outcome", "resource_type",
+        "resource_id", "resource_name", "workspace_id", "metadata", "request_id", "origin_hash",
+    )  # fmt: skip
+    return f"activity_digest({row}.team_id, {seq}, {', '.join(f'{row}.{column}' for column in columns)})"
+
+
+DIGEST = digest_of("l", "l.seq")
 ORIGIN_PROVEN = """CASE WHEN l.origin_salt IS NULL THEN l.ip_address IS NULL AND l.user_agent IS NULL
   ELSE l.origin_hash IS NOT DISTINCT FROM activity_origin_digest(l.origin_salt, l.ip_address, l.user_agent) END"""
 HEAD = """
