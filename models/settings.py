@@ -18,6 +18,8 @@ API, REALTIME, ALL = "api", "realtime", "all"
 class Settings:
     database_url: str
     """PostgreSQL 15 or newer, e.g. postgresql://user:password@host/name."""
+    database_owner_url: str | None = field(repr=False)
+    """Whom the tables belong to, where that is another role than the application's: migrations run as it, and grant."""
     redis_url: str
     """Redis 7 or newer, or Valkey; carries Celery's messages, pub/sub and rate limits, and no truth."""
     data_directory: Path
@@ -63,6 +65,7 @@ class Settings:
         port = env.int("PORT", 8000, validate=validate.Range(1, 65535))
         return cls(
             database_url=sqlalchemy_url(env.str("DATABASE_URL")),
+            database_owner_url=sqlalchemy_url(env.str("DATABASE_OWNER_URL", "")) or None,
             redis_url=env.str("REDIS_URL"),
             data_directory=data_directory,
             bind_host=env.str("BIND_HOST", "127.0.0.1"),

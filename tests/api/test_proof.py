@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from flask import Flask
+from sqlalchemy import text
 
 from api import proof as proof_api
 from models.database import transaction
@@ -34,7 +35,7 @@ def logged(app: Flask) -> TeamSetting:
 def _stretches(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """How many statements it takes must make no difference."""
     statement = str(chain.CHECK.text).replace(f"FIRST {chain.STRETCH} ROWS", f"FIRST {request.param} ROWS")
-    monkeypatch.setattr(chain, "CHECK", chain.text(statement))
+    monkeypatch.setattr(chain, "CHECK", text(statement))
 
 
 def verified(team: TeamSetting, **query: Any) -> dict[str, Any]:
@@ -315,7 +316,7 @@ def test_a_log_that_grows_and_is_purged_meanwhile_stays_valid(
     logged: TeamSetting, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     statement = str(chain.CHECK.text).replace(f"FIRST {chain.STRETCH} ROWS", "FIRST 5 ROWS")
-    monkeypatch.setattr(chain, "CHECK", chain.text(statement))
+    monkeypatch.setattr(chain, "CHECK", text(statement))
     check, calls = chain.check, []
 
     def disturbed(*arguments: Any, **named: Any) -> Any:

@@ -19,8 +19,7 @@ from tests.factories import TeamSetting, drain, execute, fetch, make_team
 LINE = re.compile(r"^row (\d+): (\w+): ", re.MULTILINE)
 
 
-@pytest.fixture
-def logged(app: Flask) -> TeamSetting:
+def make_signed(app: Flask) -> TeamSetting:
     """A team whose log ends at LAST, and is signed there."""
     team = make_team(app, roles=())
     drain()
@@ -60,13 +59,19 @@ class Evidence:
 
 
 @pytest.fixture
-def evidence(tmp_path: Path, logged: TeamSetting, client: FlaskClient) -> Evidence:
-    return Evidence(tmp_path, logged, client)
+def evidence(tmp_path: Path, app: Flask, client: FlaskClient) -> Evidence:
+    return Evidence(tmp_path, make_signed(app), client)
+
+
+@pytest.fixture(scope="module")
+def untouched(app: Flask, tmp_path_factory: pytest.TempPathFactory) -> Evidence:
+    """For the tests that bend an export and leave the log as it is."""
+    return Evidence(tmp_path_factory.mktemp("evidence"), make_signed(app), app.test_client())
 
 
 @pytest.mark.parametrize("form", FORMATS)
-def test_an_untouched_export_is_valid(evidence: Evidence, form: str) -> None:
-    code, named, said = evidence.verify(FORMATS[form](export_rows(evidence.team.id)))
+def test_an_untouched_export_is_valid(untouched: Evidence, form: str) -> None:
+    code, named, said = untouched.verify(FORMATS[form](export_rows(untouched.team.id)))
     assert (code, named) == (0, set())
     assert f"Read {LAST} rows, from 1 to {LAST}." in said
     assert f"Signed up to row {LAST}" in said
@@ -134,17 +139,17 @@ BENT: dict[str, tuple[Any, Named]] = {
 
 @pytest.mark.parametrize("form", ["ndjson", "csv"])
 @pytest.mark.parametrize("how", BENT)
-def test_whatever_is_done_to_an_export_is_named(evidence: Evidence, how: str, form: str) -> None:
+def test_whatever_is_done_to_an_export_is_named(untouched: Evidence, how: str, form: str) -> None:
     bend, expected = BENT[how]
-    rows = export_rows(evidence.team.id)
+    rows = export_rows(untouched.team.id)
     bend(rows)
-    code, named, _ = evidence.verify(FORMATS[form](rows))
+    code, named, _ = untouched.verify(FORMATS[form](rows))
     assert (code, named) == (1, expected)
 
 
-def test_each_field_of_a_row_is_proven(evidence: Evidence) -> None:
+def test_each_field_of_a_row_is_proven(untouched: Evidence) -> None:
     """No field that is hashed can be changed; the summary is none, and it says so."""
-    rows = export_rows(evidence.team.id)
+    rows = export_rows(untouched.team.id)
     others = {
         "agent_id": rows[0]["id"],
         "api_key_id": rows[0]["id"],
@@ -157,12 +162,12 @@ def test_each_field_of_a_row_is_proven(evidence: Evidence) -> None:
         "resource_type": "x",
         "resource_id": rows[0]["id"],
     }.items():
-        bent = export_rows(evidence.team.id)
+        bent = export_rows(untouched.team.id)
         assert bent[8][name] != value
         change(bent, 9, **{name: value})
-        assert evidence.verify(as_ndjson(bent))[1] == {(9, "changed")}, name
+        assert untouched.verify(as_ndjson(bent))[1] == {(9, "changed")}, name
     change(rows, 9, summary="Nothing happened")
-    code, _, said = evidence.verify(as_ndjson(rows))
+    code, _, said = untouched.verify(as_ndjson(rows))
     assert code == 0
     assert "Not checked: summaries" in said
 
@@ -200,36 +205,36 @@ def test_a_forged_checkpoint_proves_nothing(evidence: Evidence, forge: dict[str,
     assert "Signed" not in said
 
 
-def test_another_key_vouches_for_nothing(evidence: Evidence) -> None:
-    data = as_ndjson(export_rows(evidence.team.id))
+def test_another_key_vouches_for_nothing(untouched: Evidence) -> None:
+    data = as_ndjson(export_rows(untouched.team.id))
     key = base64.b64encode(b"\x01" + bytes(31)).decode()
-    ran = run_verifier(evidence.write(data), "--checkpoints", evidence.checkpoints, "--key", key)
+    ran = run_verifier(untouched.write(data), "--checkpoints", untouched.checkpoints, "--key", key)
     assert ran.returncode == 1
     assert "none of yours" in ran.stdout
 
 
-def test_a_key_can_be_given_in_hexadecimal_digits(evidence: Evidence) -> None:
+def test_a_key_can_be_given_in_hexadecimal_digits(untouched: Evidence) -> None:
     ((public_key,),) = [
         fetch("SELECT encode(public_key, 'hex') AS k FROM signing_keys ORDER BY created_at LIMIT 1")[0]
     ]
-    data = as_ndjson(export_rows(evidence.team.id))
-    ran = run_verifier(evidence.write(data), "--checkpoints", evidence.checkpoints, "--key", public_key)
+    data = as_ndjson(export_rows(untouched.team.id))
+    ran = run_verifier(untouched.write(data), "--checkpoints", untouched.checkpoints, "--key", public_key)
     assert (ran.returncode, "Signed up to" in ran.stdout) == (0, True)
 
 
-def test_hidden_rows_keep_the_chain_whole_and_are_counted(evidence: Evidence) -> None:
-    rows = export_rows(evidence.team.id, hidden=lambda row: row.seq in {1, 9, 10, LAST})
+def test_hidden_rows_keep_the_chain_whole_and_are_counted(untouched: Evidence) -> None:
+    rows = export_rows(untouched.team.id, hidden=lambda row: row.seq in {1, 9, 10, LAST})
     for form in ("ndjson", "csv"):
-        code, named, said = evidence.verify(FORMATS[form](rows))
+        code, named, said = untouched.verify(FORMATS[form](rows))
         assert (code, named) == (0, set())
         assert "what 4 rows say" in said
     change(rows, 9, digest="0" * 64)
-    assert evidence.verify(as_ndjson(rows))[:2] == (1, {(9, "changed")})
+    assert untouched.verify(as_ndjson(rows))[:2] == (1, {(9, "changed")})
 
 
-def test_an_export_of_hidden_rows_alone_is_followed(evidence: Evidence) -> None:
-    rows = export_rows(evidence.team.id, hidden=lambda _: True)
-    assert evidence.verify(as_ndjson(rows))[:2] == (0, set())
+def test_an_export_of_hidden_rows_alone_is_followed(untouched: Evidence) -> None:
+    rows = export_rows(untouched.team.id, hidden=lambda _: True)
+    assert untouched.verify(as_ndjson(rows))[:2] == (0, set())
 
 
 def test_erased_origins_are_valid_and_counted(evidence: Evidence) -> None:
@@ -266,12 +271,12 @@ def test_the_checkpoint_of_a_purge_proves_what_the_rest_stands_on(evidence: Evid
     assert page["items"][0]["seq"] == LAST
 
 
-def test_a_part_of_the_log_is_verified_as_such(evidence: Evidence) -> None:
-    rows = export_rows(evidence.team.id)
-    code, named, said = evidence.verify(as_ndjson(rows[4:12]), "--first", "5", "--last", "12")
+def test_a_part_of_the_log_is_verified_as_such(untouched: Evidence) -> None:
+    rows = export_rows(untouched.team.id)
+    code, named, said = untouched.verify(as_ndjson(rows[4:12]), "--first", "5", "--last", "12")
     assert (code, named) == (0, set())
     assert "Not checked: whether the log was rewritten" in said
-    assert evidence.verify(as_ndjson(rows[4:12]), "--first", "5", "--last", "13")[:2] == (
+    assert untouched.verify(as_ndjson(rows[4:12]), "--first", "5", "--last", "13")[:2] == (
         1,
         {(13, "missing")},
     )
@@ -351,8 +356,8 @@ def test_addresses_are_read_however_they_are_written(evidence: Evidence, address
         assert evidence.verify(as_ndjson(rows), signed=False)[:2] == (0, set())
 
 
-def test_what_can_not_be_read_is_said_and_where(evidence: Evidence) -> None:
-    rows = export_rows(evidence.team.id)
+def test_what_can_not_be_read_is_said_and_where(untouched: Evidence) -> None:
+    rows = export_rows(untouched.team.id)
     whole, table = as_ndjson(rows), as_csv(rows)
     lines = whole.splitlines(keepends=True)
     del rows[8]["created_at"]
@@ -365,24 +370,24 @@ def test_what_can_not_be_read_is_said_and_where(evidence: Evidence) -> None:
         whole.replace("Rösearch".encode(), b"R\xf6search", 1): "UTF-8",
         as_ndjson(rows): "created_at",
         table[:-1000]: "cells",
-        FORMATS["ndjson.gz"](export_rows(evidence.team.id))[:-40]: "cut off",
+        FORMATS["ndjson.gz"](export_rows(untouched.team.id))[:-40]: "cut off",
         b'{"seq": 1, "id": "x"}\n': "proof=true",
         b"seq,id\n1,x\n": "proof=true",
     }
     for data, said in unreadable.items():
-        code, named, output = evidence.verify(data)
+        code, named, output = untouched.verify(data)
         assert (code, named) == (2, set()), output
         assert said in output
 
 
-def test_files_that_are_not_there_and_keys_that_are_none_are_said(evidence: Evidence) -> None:
-    data = evidence.write(as_ndjson(export_rows(evidence.team.id)))
+def test_files_that_are_not_there_and_keys_that_are_none_are_said(untouched: Evidence) -> None:
+    data = untouched.write(as_ndjson(export_rows(untouched.team.id)))
     for arguments in (
         [Path("/nowhere")],
         [data, "--key", "short"],
-        [data, "--checkpoints", "/nowhere", "--key", evidence.keys],
-        [data, "--checkpoints", data, "--key", evidence.keys],
-        [data, "--checkpoints", evidence.checkpoints],
+        [data, "--checkpoints", "/nowhere", "--key", untouched.keys],
+        [data, "--checkpoints", data, "--key", untouched.keys],
+        [data, "--checkpoints", untouched.checkpoints],
     ):
         ran = run_verifier(*arguments)
         assert ran.returncode == 2
