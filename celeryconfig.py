@@ -74,6 +74,12 @@ beat_schedule = {
     },
     "send mail": {"task": "mail.send", "schedule": 2.0, "options": {"expires": 4.0}},
     "make the log's partitions": {"task": "activity.ensure_partitions", "schedule": 3600.0},
+    # More often than the hour that lies between a team's checkpoints, so that a run that failed is made up for soon.
+    "sign checkpoints": {
+        "task": "activity.sign_checkpoints",
+        "schedule": 300.0,
+        "options": {"expires": 300.0},
+    },
     "expire idempotency keys": {"task": "idempotency.expire", "schedule": 3600.0},
     "expire sessions": {"task": "sessions.expire", "schedule": 3600.0},
     "expire mailed tokens": {"task": "mailed_tokens.expire", "schedule": 3600.0},

@@ -6,6 +6,7 @@ waits until the product is ready and stops them in the opposite order.
 """
 
 import argparse
+import base64
 import fcntl
 import os
 import secrets
@@ -31,6 +32,7 @@ from api.embedded import EmbeddedServer, PostgresServer, StackError, ValkeyServe
 from api.supervision import ROOT, Program, Supervisor, end_leftovers
 from models.database import forget_engine
 from models.errors import DomainError
+from models.grants import Refused
 from models.settings import Settings
 
 __all__ = ["PostgresServer", "StackError", "ValkeyServer", "main"]
@@ -140,7 +142,7 @@ def _migrate_and_seed(environment: Mapping[str, str]) -> None:
     try:
         command.upgrade(config, "head")
         seed.main([], standalone_mode=False)
-    except (SQLAlchemyError, CommandError, DomainError) as error:
+    except (SQLAlchemyError, CommandError, DomainError, Refused) as error:
         raise StackError(f"the database can't be migrated: {error}") from error
     finally:
         forget_engine()
@@ -162,9 +164,12 @@ def _environment(settings: Settings, servers: Sequence[EmbeddedServer], *, demo:
     addresses = {PostgresServer.name: "DATABASE_URL", ValkeyServer.name: "REDIS_URL"}
     return {
         **unlimited,
-        **os.environ,
+        **{
+            name: value for name, value in os.environ.items() if name != "DATABASE_OWNER_URL"
+        },  # not theirs to know
         **{addresses[server.name]: server.url for server in servers},
         "AGENTHQ_DATA": str(settings.data_directory),
+        "SIGNING_KEY": settings.signing_key or _own_signing_key(settings),
         "PYTHONUNBUFFERED": "1",
     }
 
@@ -200,6 +205,14 @@ def _demo_password(settings: Settings) -> str:
     file = settings.data_directory / "demo-password"
     if not file.exists():
         write_secret(file, secrets.token_hex(8))
+    return file.read_text()
+
+
+def _own_signing_key(settings: Settings) -> str:
+    """The seed that signs checkpoints of the activity log: random, made once for each data directory."""
+    file = settings.data_directory / "signing-key"
+    if not file.exists():
+        write_secret(file, base64.b64encode(secrets.token_bytes(32)).decode())
     return file.read_text()
 
 

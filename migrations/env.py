@@ -11,7 +11,9 @@ from sqlalchemy import Connection, text
 
 import models.tables  # noqa: F401  makes the metadata whole
 from models.base import Base
-from models.database import engine
+from models.database import migration_engine
+from models.grants import grant
+from models.settings import settings
 
 LOCK = 4_117_031_977  # two processes that start at once: one migrates, the other waits for it
 
@@ -38,9 +40,12 @@ def migrate(connection: Connection) -> None:
     )
     with context.begin_transaction():
         context.run_migrations()
+    if settings().database_owner_url:
+        grant(connection, of=settings().database_url)
+        connection.commit()
 
 
-with engine().connect() as connection:
+with migration_engine().connect() as connection:
     try:
         migrate(connection)
     finally:

@@ -10,6 +10,7 @@ from sqlalchemy import Engine, create_engine, event
 from sqlalchemy.exc import DBAPIError, IntegrityError, InvalidatePoolError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import Session
+from sqlalchemy.pool import NullPool
 
 from models import json_text
 from models.errors import Unavailable, for_constraint
@@ -35,6 +36,19 @@ def engine() -> Engine:
     )
     event.listen(made, "checkout", refuse_dead_connection)
     return made
+
+
+def migration_engine() -> Engine:
+    """For migrations: as the tables' owner, where that is another role than the application's."""
+    owner = settings().database_owner_url
+    if owner is None:
+        return engine()
+    return create_engine(
+        owner,
+        poolclass=NullPool,
+        hide_parameters=True,
+        connect_args={"options": SESSION_OPTIONS, "connect_timeout": 5},
+    )
 
 
 def refuse_dead_connection(connection: psycopg.Connection[Any], *_: Any) -> None:

@@ -3,6 +3,7 @@
 from models.tables.accounts import AccountEvent, MailedToken, RecoveryCode, SecondFactor
 from models.tables.activity import ActivityHead, ActivityLog
 from models.tables.api_keys import Agent, ApiKey
+from models.tables.checkpoints import Checkpoint, SigningKey
 from models.tables.idempotency import IdempotencyKey
 from models.tables.invitations import Invitation
 from models.tables.mails import Mail
@@ -23,6 +24,7 @@ __all__ = [
     "ActivityLog",
     "Agent",
     "ApiKey",
+    "Checkpoint",
     "DeletedWorkspace",
     "IdempotencyKey",
     "Invitation",
@@ -32,6 +34,7 @@ __all__ = [
     "PermissionGrant",
     "RecoveryCode",
     "SecondFactor",
+    "SigningKey",
     "Task",
     "Team",
     "TeamMember",

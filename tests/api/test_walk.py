@@ -300,7 +300,7 @@ def test_what_is_public_asks_nobody_who_they_are(
     setting: TeamSetting, outside: dict[str, Person], route: Route
 ) -> None:
     for person in (*outside.values(), setting.owner):
-        assert walk(setting, person, route).status_code == 422
+        assert walk(setting, person, route).status_code == (422 if route.body else 200)
 
 
 def test_the_walk_goes_somewhere() -> None:
