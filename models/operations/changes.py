@@ -6,7 +6,7 @@ from sqlalchemy.orm import Session
 
 from models.base import Base
 
-SECRET_WORDS = frozenset({"secret", "secrets", "token", "password", "hash", "key", "salt", "code"})
+SECRET_WORDS = frozenset({"secret", "secrets", "token", "password", "hash", "salt", "code"})
 """A column with one of these in its name holds a secret, or what proves to know one: no event tells its value."""
 MASKED = "***"
 
