@@ -74,14 +74,20 @@ beat_schedule = {
     },
     "send mail": {"task": "mail.send", "schedule": 2.0, "options": {"expires": 4.0}},
     "make the log's partitions": {"task": "activity.ensure_partitions", "schedule": 3600.0},
-    "purge what the log no longer keeps": {"task": "activity.prune", "schedule": 3600.0},
-    "sum refused attempts": {"task": "refusals.fold", "schedule": 15.0, "options": {"expires": 30.0}},
-    "go on erasing": {"task": "erasures.go_on", "schedule": 60.0, "options": {"expires": 120.0}},
+    # More often than the hour that lies between a team's checkpoints, so that a run that failed is made up for soon.
+    "sign checkpoints": {
+        "task": "activity.sign_checkpoints",
+        "schedule": 300.0,
+        "options": {"expires": 300.0},
+    },
     "expire idempotency keys": {"task": "idempotency.expire", "schedule": 3600.0},
     "expire sessions": {"task": "sessions.expire", "schedule": 3600.0},
     "expire mailed tokens": {"task": "mailed_tokens.expire", "schedule": 3600.0},
     "expire account events": {"task": "account_events.expire", "schedule": 3600.0},
     "expire failed mails": {"task": "failed_mails.expire", "schedule": 3600.0},
     "expire tickets": {"task": "tickets.expire", "schedule": 600.0},
+    "purge what the log no longer keeps": {"task": "activity.prune", "schedule": 3600.0},
+    "sum refused attempts": {"task": "refusals.fold", "schedule": 15.0, "options": {"expires": 30.0}},
+    "go on erasing": {"task": "erasures.go_on", "schedule": 60.0, "options": {"expires": 120.0}},
     "purge deleted teams": {"task": "teams.purge", "schedule": 3600.0},
 }

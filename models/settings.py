@@ -1,6 +1,8 @@
 """The one reader of the environment: every setting of every process, typed and frozen."""
 
-from dataclasses import dataclass
+import base64
+import binascii
+from dataclasses import dataclass, field
 from email.utils import parseaddr
 from functools import cache
 from pathlib import Path
@@ -45,6 +47,10 @@ class Settings:
     """Who mails say they are from, like `Name <name@example.com>`."""
     public_url: str
     """What the links in mails begin with: how people reach this service. Without a slash at its end."""
+    signing_key: str | None = field(repr=False)
+    """Base64 of the 32-byte Ed25519 seed that signs checkpoints of the activity log; without it none are signed."""
+    retired_signing_keys: tuple[str, ...]
+    """Base64 of the public keys that signed before and still count."""
     log_level: str
     log_format: str
     """json, or console for people."""
@@ -73,6 +79,10 @@ class Settings:
             mail_url=env.str("MAIL_URL", (data_directory / "mail").absolute().as_uri(), validate=_mail_url),
             mail_from=env.str("MAIL_FROM", "AgentHQ <agenthq@localhost>", validate=_sender),
             public_url=env.str("PUBLIC_URL", f"http://127.0.0.1:{port}", validate=_web_url).rstrip("/"),
+            signing_key=env.str("SIGNING_KEY", "", validate=_key) or None,
+            retired_signing_keys=tuple(
+                env.str("RETIRED_SIGNING_KEYS", "", validate=_keys).replace(",", " ").split()
+            ),
             log_level=env.str(
                 "LOG_LEVEL", "INFO", validate=validate.OneOf(["DEBUG", "INFO", "WARNING", "ERROR"])
             ),
@@ -125,6 +135,20 @@ def _web_url(value: str) -> None:
         good = False
     if not good:
         raise ValidationError("must be like https://agenthq.example.com")
+
+
+def _key(value: str) -> None:
+    try:
+        good = not value or len(base64.b64decode(value, validate=True)) == 32
+    except (binascii.Error, ValueError):  # no base64, or beyond ASCII
+        good = False
+    if not good:  # without the value, which is secret
+        raise ValidationError("must be the base64 of 32 bytes, like `openssl rand -base64 32` makes")
+
+
+def _keys(value: str) -> None:
+    for key in value.replace(",", " ").split():
+        _key(key)
 
 
 def sqlalchemy_url(url: str) -> str:

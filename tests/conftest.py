@@ -5,6 +5,7 @@ The schema is made by the migrations, once; every xdist worker gets a copy of th
 no rows: each makes its own users and teams, so nothing has to be cleaned between them.
 """
 
+import base64
 import os
 import shutil
 import tempfile
@@ -32,6 +33,7 @@ SERVERS = pytest.StashKey[list[Any]]()
 os.environ.setdefault("RATE_LIMIT_AUTH", "1000000 per minute")
 os.environ.setdefault("RATE_LIMIT_API", "1000000 per minute")
 os.environ.setdefault("LOG_LEVEL", "WARNING")
+os.environ.setdefault("SIGNING_KEY", base64.b64encode(bytes(range(32))).decode())
 
 # The same examples in every run, so that a red run is the change's doing; EXPLORE=1 looks for new ones.
 hypothesis_settings.register_profile("repeatable", derandomize=True)

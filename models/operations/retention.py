@@ -18,9 +18,11 @@ from models.access.permissions import Permission
 from models.errors import Invalid, NotFound
 from models.events.catalogue import ActivityPurged, LegalHoldPlaced, LegalHoldReleased
 from models.events.record import record
-from models.operations import activity
+from models.operations import activity, checkpoints
+from models.operations.checkpoints import Unverifiable
 from models.plans import PLANS, SHORTEST_RETENTION_DAYS
 from models.queries.teams import retention_days
+from models.signing import keyring
 from models.tables import ActivityHead, ActivityLog, Team
 
 SHORTENED_AFTER = timedelta(days=30)
@@ -107,7 +109,8 @@ def prune(session: Session, team_id: UUID, at_most: int) -> int:
     """
     Purges rows that are older than the team keeps them, from the log's beginning and at most so many; how many.
 
-    Nothing under a legal hold, which can't be placed meanwhile. Any number of workers may do it at once, and die at any point:
+    Nothing under a legal hold, which can't be placed meanwhile, and nothing that no checkpoint covers: without a key to sign one,
+    what was signed before. Raises checkpoints.Unverifiable for a log that is not what it was. Any number of workers may do it at once, and die at any point:
     the rows, what is kept of the last one and the event go together.
     """
     team = session.scalar(
@@ -124,12 +127,26 @@ def prune(session: Session, team_id: UUID, at_most: int) -> int:
     days, purged = retention_days(team), head.purged_seq
     where = {"team_id": team_id, "purged_seq": purged, "days": days, "at_most": at_most}
     up_to = session.scalar(POINT, where)
+    if up_to is not None:
+        up_to = min(up_to, _covered(session, team_id, up_to, at_most))
     if up_to is None or up_to <= purged:
         return 0
     rows = activity.purge(session, team_id, up_to=up_to, at_most=at_most)
     event = ActivityPurged(team_id=team_id, from_seq=purged + 1, to_seq=up_to, rows=rows, days=days)
     record(session, System(team_id), event)
     return rows
+
+
+def _covered(session: Session, team_id: UUID, up_to: int, at_most: int) -> int:
+    """The number up to which a checkpoint of our keys covers the log; signs one if the newest does not reach `up_to`."""
+    newest = checkpoints.newest(session, team_id)
+    if newest is None or newest.seq < up_to:
+        newest = checkpoints.sign(session, team_id, at_most=at_most) or newest
+    if newest is None:
+        return 0
+    if not keyring().vouches_for(newest):
+        raise Unverifiable(team_id, newest.seq, "its checkpoint is not of our keys")
+    return newest.seq
 
 
 def drop_empty_partitions(session: Session) -> int:

@@ -3,6 +3,7 @@
 from models.tables.accounts import AccountEvent, Erasure, MailedToken, RecoveryCode, SecondFactor
 from models.tables.activity import ActivityHead, ActivityLog
 from models.tables.api_keys import Agent, ApiKey
+from models.tables.checkpoints import Checkpoint, SigningKey
 from models.tables.idempotency import IdempotencyKey
 from models.tables.invitations import Invitation
 from models.tables.mails import Mail
@@ -24,6 +25,7 @@ __all__ = [
     "ActivityLog",
     "Agent",
     "ApiKey",
+    "Checkpoint",
     "DeletedWorkspace",
     "Erasure",
     "IdempotencyKey",
@@ -35,6 +37,7 @@ __all__ = [
     "RecoveryCode",
     "RefusedAttempt",
     "SecondFactor",
+    "SigningKey",
     "Task",
     "Team",
     "TeamMember",

@@ -9,7 +9,7 @@ from uuid_utils.compat import uuid7
 
 from models.base import Base
 from models.database import transaction
-from models.operations import teams
+from models.operations import checkpoints, teams
 from models.tables import Team
 from tests.api.test_activity import make_everything_happen
 from tests.factories import (
@@ -143,6 +143,8 @@ def test_all_of_it_goes_and_nothing_of_another(app: Flask) -> None:
     drain()
     fold()
     for setting in (doomed, other):
+        with transaction() as session:
+            assert checkpoints.sign(session, setting.id)
         setting.task()  # which is neither drained nor folded
     untouched, before = rows_of(other.id), rows_of(doomed.id)
     assert [name for name, count in before.items() if not count] == []
