@@ -73,11 +73,9 @@ def lock(session: Session, user_id: UUID) -> Locked:
     session.execute(
         select(Team.id).where(Team.id.in_(team_ids)).order_by(Team.id).with_for_update(key_share=True)
     )
+    # For good, as the change of the address will need it: whoever just refers to the person is waited for now, not then.
     user = session.scalars(
-        select(User)
-        .where(User.id == user_id)
-        .with_for_update(key_share=True)
-        .execution_options(populate_existing=True)
+        select(User).where(User.id == user_id).with_for_update().execution_options(populate_existing=True)
     ).one()
     if user.erased_at is not None:
         raise NotFound("user")
