@@ -232,7 +232,7 @@ def test_a_flood_from_many_is_named_up_to_a_limit_and_counted_beyond(
     monkeypatch.setattr(refusals, "MOST_NAMED", 5)
     crowd = [by(team, uuid7()) for _ in range(12)]
     try:
-        assert raised(together(*[lambda each=each: note(each) for each in crowd])) == []  # type: ignore[misc]
+        assert raised(together(*[lambda each=each: note(each) for each in crowd])) == []
         for each in crowd:
             note(each)
         rows = fetch("SELECT user_id, repeats FROM refused_attempts WHERE team_id = :id", id=team.id)
