@@ -86,5 +86,8 @@ beat_schedule = {
     "expire account events": {"task": "account_events.expire", "schedule": 3600.0},
     "expire failed mails": {"task": "failed_mails.expire", "schedule": 3600.0},
     "expire tickets": {"task": "tickets.expire", "schedule": 600.0},
+    "purge what the log no longer keeps": {"task": "activity.prune", "schedule": 3600.0},
+    "sum refused attempts": {"task": "refusals.fold", "schedule": 15.0, "options": {"expires": 30.0}},
+    "go on erasing": {"task": "erasures.go_on", "schedule": 60.0, "options": {"expires": 120.0}},
     "purge deleted teams": {"task": "teams.purge", "schedule": 3600.0},
 }

@@ -2,23 +2,27 @@
 
 import sys
 from pathlib import Path
+from typing import NoReturn
 
 import click
 import orjson
 from environs import Env
 from flask import Flask, current_app
 
+from api import event_catalogue
 from api.docs import document
 from api.permission_matrix import matrix
 from models.access.actor import Actor, Origin
 from models.access.emails import normalize_email
 from models.access.passwords import hash_password
 from models.database import transaction
-from models.operations import sessions, teams, users
+from models.errors import Conflict
+from models.operations import erasures, sessions, teams, users
 from models.queries import users as accounts
 
 OPENAPI = Path("docs/openapi.json")
 PERMISSIONS = Path("docs/permissions.md")
+EVENTS = Path("docs/events.md")
 DEMO_EMAIL = "demo@example.com"
 
 
@@ -26,6 +30,8 @@ def register(app: Flask) -> None:
     app.cli.add_command(seed)
     app.cli.add_command(openapi)
     app.cli.add_command(permissions_doc)
+    app.cli.add_command(events_doc)
+    app.cli.add_command(erase_user)
 
 
 @click.command()
@@ -57,6 +63,38 @@ def openapi(check: bool) -> None:
 def permissions_doc(check: bool) -> None:
     """Write docs/permissions.md, the matrix of role and permission."""
     _write(PERMISSIONS, matrix(), check=check, command="permissions-doc")
+
+
+@click.command()
+@click.option("--check", is_flag=True, help="Fail if docs/events.md is not what the catalogue says.")
+def events_doc(check: bool) -> None:
+    """Write docs/events.md, all that the activity log can tell of."""
+    _write(EVENTS, event_catalogue.document(), check=check, command="events-doc")
+
+
+@click.command()
+@click.argument("email")
+@click.option("--yes", is_flag=True, help="Don't ask first.")
+def erase_user(email: str, yes: bool) -> None:
+    """Erase the person with the address EMAIL, for good. Refused while they own a team."""
+    with transaction() as session:
+        user = accounts.by_email(session, normalize_email(email))
+    if user is None:
+        _fail("Nobody has this address.")
+    if not yes:
+        click.confirm(f"Erase {user.name} <{user.email}> for good?", abort=True)
+    try:
+        with transaction() as session:
+            erasures.erase(session, erasures.lock(session, user.id), in_person=False)
+    except Conflict as refusal:
+        owned = "".join(f"\n  {team['id']}  {team['name']}" for team in refusal.members.get("teams", []))
+        _fail(refusal.detail + owned)
+    click.echo(f"Erased {user.id}; a worker goes on with the teams' logs.")
+
+
+def _fail(message: str) -> NoReturn:
+    click.echo(message, err=True)
+    sys.exit(1)
 
 
 def _write(path: Path, text: str, *, check: bool, command: str) -> None:

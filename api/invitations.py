@@ -77,6 +77,7 @@ class BulkInvitations(Resource):
         wanted = [Wanted(**each) for each in body["invitations"]]
         outcomes = operations.create_each(self.session, self.access, team, wanted)
         self.secret_of = team.id
+        self.refused = [outcome for outcome in outcomes if isinstance(outcome, DomainError)]
         return {
             "results": [
                 {"email": each.email, **_outcome(outcome)}

@@ -5,7 +5,9 @@ The order is the same for every route: open the transaction → enter (401, 404,
 Idempotency-Key → parse (422) → operate → dump → commit → wake the drain. So a stranger's bad body is a 404.
 """
 
-from collections.abc import Callable
+import re
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from hashlib import blake2b
@@ -21,12 +23,13 @@ from api import idempotency
 from api.authentication import credential
 from api.json import dumps
 from api.waker import wake_drain
-from models.access.actor import Actor
+from models.access.actor import Actor, Named
 from models.access.entry import Access, enter, enter_team
 from models.access.permissions import Permission
 from models.database import transaction
-from models.errors import PreconditionFailed
+from models.errors import DomainError, PermissionDenied, PreconditionFailed
 from models.events.record import EVENTS_RECORDED
+from models.operations import refusals
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -78,16 +81,23 @@ class Resource(MethodView):
     session: Session
     actor: Actor
     access: Access
+    refused: Sequence[DomainError] = ()
+    """What was refused of a call that as a whole was not: of what it asked for at once, each for itself."""
     secret_of: UUID | None = None
     """Set to the id of what was made when the answer carries a secret: then it is not kept for its Idempotency-Key."""
 
     def dispatch_request(self, **path: Any) -> Any:
-        with transaction() as self.session:
-            self._enter(path)
-            kept = idempotency.claim(self.session)
-            response = kept or self._respond(path)
+        try:
+            with transaction() as self.session:
+                self._enter(path)
+                kept = idempotency.claim(self.session)
+                response = kept or self._respond(path)
+        except PermissionDenied as refusal:
+            self._note([refusal])
+            raise
         if self.session.info.get(EVENTS_RECORDED):
             wake_drain()
+        self._note(self.refused)
         return response
 
     def check_match(self, row: Any) -> None:
@@ -120,6 +130,20 @@ class Resource(MethodView):
         if isinstance(requirement.needs, Permission) and not oneself:
             self.access.require(requirement.needs)
 
+    def _note(self, refused: Sequence[DomainError]) -> None:
+        """Notes what somebody of the team was refused. A stranger was told that the team is absent, and is no news to it."""
+        denied = [each for each in refused if isinstance(each, PermissionDenied)]
+        access: Access | None = getattr(self, "access", None)
+        for missing, count in Counter(each.missing for each in denied).items():
+            by = next(each.by for each in denied if each.missing == missing) or (access and access.named)
+            if isinstance(by, Named):
+                with transaction() as session:
+                    refusals.note(
+                        session, by, missing, method=request.method, route=route_template(), count=count
+                    )
+                if session.info.get(EVENTS_RECORDED):
+                    wake_drain()
+
     def _respond(self, path: dict[str, Any]) -> Response:
         response: Response = make_response(current_app.ensure_sync(super().dispatch_request)(**path))
         # An answer with a secret is of nothing that could be read again.
@@ -129,6 +153,14 @@ class Resource(MethodView):
             response.make_conditional(request.environ)
         idempotency.keep(self.session, response, secret_of=self.secret_of)
         return response
+
+
+CONVERTED = re.compile(r"<(?:\w+:)?(\w+)>")
+
+
+def route_template() -> str:
+    """The route of this request as the documentation writes it: `/api/v1/teams/{team_id}`."""
+    return CONVERTED.sub(r"{\1}", request.url_rule.rule if request.url_rule else "")
 
 
 def etag_of(body: str) -> str:

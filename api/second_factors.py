@@ -38,7 +38,7 @@ class OneselfLocked(Resource):
         return {"recovery_codes": codes}
 
 
-def check_code(actor: Actor, code: str) -> Checked:
+def check_code(actor: Actor, code: str | None) -> Checked:
     """In a transaction of its own, since a wrong code is counted although the request is rolled back."""
     with transaction() as session:
         return second_factors.check(

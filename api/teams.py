@@ -6,9 +6,16 @@ from uuid import UUID
 from api.blueprint import Blueprint
 from api.pagination import envelope, page_from
 from api.resource import SIGNED_IN, Resource, requires
-from api.schemas.teams import TeamNameSchema, TeamSchema, TeamsQuery, TeamUpdateSchema, TransferSchema
+from api.schemas.teams import (
+    LegalHoldSchema,
+    TeamNameSchema,
+    TeamSchema,
+    TeamsQuery,
+    TeamUpdateSchema,
+    TransferSchema,
+)
 from models.access.permissions import ADMIN, Permission
-from models.operations import members
+from models.operations import members, retention
 from models.operations import teams as operations
 from models.queries import teams
 from models.queries.teams import TeamView
@@ -35,10 +42,17 @@ class Teams(Resource):
         return TeamView(operations.create(self.session, self.actor, name=body["name"]), ADMIN)
 
 
-@blueprint.route("/teams/<uuid:team_id>")
-class Team(Resource):
+class TeamResource(Resource):
     shown_as = TeamSchema
 
+    def locked(self) -> TeamView:
+        view = TeamView(teams.get(self.session, self.access, for_update=True), self.access.role)
+        self.check_match(view)
+        return view
+
+
+@blueprint.route("/teams/<uuid:team_id>")
+class Team(TeamResource):
     @requires(Permission.teams_read)
     @blueprint.shows(TeamSchema)
     def get(self) -> TeamView:
@@ -49,8 +63,8 @@ class Team(Resource):
     @blueprint.body(TeamUpdateSchema)
     @blueprint.shows(TeamSchema)
     def patch(self, body: dict[str, Any]) -> TeamView:
-        """Rename the team, or ask its members for a second factor."""
-        view = self._locked()
+        """Rename the team, ask its members for a second factor, or choose how long its activity log is kept."""
+        view = self.locked()
         operations.update(self.session, self.access, view.team, **body)
         return view
 
@@ -58,12 +72,28 @@ class Team(Resource):
     @blueprint.shows_nothing()
     def delete(self) -> None:
         """Delete the team; the owner alone may. Nobody can enter it from then on; it can be restored for 30 days."""
-        operations.delete(self.session, self.access, self._locked().team)
+        operations.delete(self.session, self.access, self.locked().team)
 
-    def _locked(self) -> TeamView:
-        view = TeamView(teams.get(self.session, self.access, for_update=True), self.access.role)
-        self.check_match(view)
+
+@blueprint.route("/teams/<uuid:team_id>/legal-hold")
+class LegalHold(TeamResource):
+    @requires(Permission.teams_delete)
+    @blueprint.body(LegalHoldSchema)
+    @blueprint.shows(TeamSchema)
+    def put(self, body: dict[str, str]) -> TeamView:
+        """
+        Place a legal hold, or change its reason; the owner alone may. Until it is released nothing is purged: neither the
+        activity log's expired rows, nor the team itself once it is deleted, which stays restorable.
+        """
+        view = self.locked()
+        retention.hold(self.session, self.access, view.team, reason=body["reason"])
         return view
+
+    @requires(Permission.teams_delete)
+    @blueprint.shows_nothing()
+    def delete(self) -> None:
+        """Release the legal hold; the owner alone may. What has expired meanwhile is purged within the hour."""
+        retention.release(self.session, self.access, self.locked().team)
 
 
 @blueprint.route("/teams/<uuid:team_id>/transfer-ownership")

@@ -38,13 +38,17 @@ class TooManyAttempts(DomainError):
 
 
 class PermissionDenied(DomainError):
-    """In one's own team, without the permission; `missing` names it (`owner` for what only the owner may)."""
+    """
+    In one's own team, without the permission; `missing` names it (`owner` for what only the owner may). `by` is who was
+    refused (models.access.actor.Named), where that is known here: not everyone who is refused was let in before.
+    """
 
     code = "permission_denied"
 
-    def __init__(self, missing: str, detail: str | None = None) -> None:
+    def __init__(self, missing: str, detail: str | None = None, *, by: object | None = None) -> None:
         super().__init__(detail or f"This needs {missing}, which your role does not grant.", missing=missing)
         self.missing = missing
+        self.by = by
 
 
 class NotFound(DomainError):

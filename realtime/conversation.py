@@ -8,7 +8,7 @@ from redis import RedisError
 
 from models.errors import DomainError, PermissionDenied, Unavailable
 from models.settings import settings
-from realtime import channels, messages
+from realtime import channels, messages, refusals
 from realtime.hub import Hub, Subscriber
 from realtime.limits import TokenBucket
 from realtime.messages import ClientMessage, CloseCode
@@ -96,10 +96,11 @@ class Conversation:
     def _publish(self, sent: ClientMessage) -> None:
         subscriber = self._subscriber
         if not subscriber.may_publish:
+            refusals.note(subscriber.by, channels.PUBLISH.value, method="PUBLISH")
             raise PermissionDenied(channels.PUBLISH.value)
         if not self._hub.allows_message(subscriber):
             raise messages.TooBusy("The team's clients send too many messages; wait and repeat.")
-        payload = messages.message(subscriber.user_id, subscriber.agent_id, sent)
+        payload = messages.message(subscriber.user_id, subscriber.by.agent_id, sent)
         try:
             publish_message(
                 connect(settings().redis_url), subscriber.entry.team_id, payload, sender=self._connection.id

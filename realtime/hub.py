@@ -24,6 +24,7 @@ from uuid import UUID
 import structlog
 from redis import Redis
 
+from models.access.actor import Named
 from models.access.entry import Access, Position
 from models.database import single_statements, transaction
 from models.errors import Unavailable
@@ -65,9 +66,8 @@ class Subscriber:
 
     connection: Connection
     entry: Entry
-    user_id: UUID
-    """The person, or for whom the API key or the agent acts."""
-    agent_id: UUID | None
+    by: Named
+    """The person and the API key or the agent that acts for them, if one does."""
     may_publish: bool
     echo: bool
     heartbeat_s: float
@@ -79,6 +79,10 @@ class Subscriber:
     """Otherwise it is catching up from the log, and what comes meanwhile will be found there."""
     greeted_at: int | None = None
     """The version of the presence that its welcome told; None before hello, and then it is told of no presence."""
+
+    @property
+    def user_id(self) -> UUID:
+        return self.by.user_id
 
     def show(self, seq: int, frame: bytes) -> None:
         if self.live and seq > self.cursor:
@@ -182,8 +186,7 @@ class Hub:
             subscriber = Subscriber(
                 connection=connection,
                 entry=Entry.of(access),
-                user_id=access.user_id,
-                agent_id=access.agent_id,
+                by=access.named,
                 may_publish=PUBLISH in access.permissions,
                 echo=echo,
                 heartbeat_s=heartbeat_s,

@@ -11,12 +11,13 @@ from werkzeug.exceptions import BadRequest, Forbidden
 from werkzeug.wrappers import Response
 from wsproto.utilities import RemoteProtocolError
 
-from models.access.actor import Origin
+from models.access.actor import Named, Origin
 from models.access.credentials import Credential
 from models.access.entry import Access, Position, enter_to_listen, enter_with_ticket
 from models.database import single_statements, transaction
 from models.errors import NotFound, PermissionDenied, Unauthenticated, Unavailable
 from models.settings import settings
+from realtime import refusals
 from realtime.connection import Connection, local_reactor
 from realtime.conversation import Conversation
 from realtime.hub import local_hub
@@ -112,7 +113,16 @@ def _enter(team_id: str) -> tuple[Access, Position]:
         with single_statements() as session:
             return enter_to_listen(session, _credential(), UUID(team_id))
     except (Unauthenticated, NotFound, PermissionDenied, ValueError) as error:
+        if isinstance(error, PermissionDenied) and isinstance(error.by, Named):
+            _note(error.by, error.missing)
         raise Closing(CloseCode.POLICY_VIOLATION, "You may not read this team.") from error
+    except Unavailable as error:
+        raise Closing(CloseCode.TRY_AGAIN_LATER, error.detail) from error
+
+
+def _note(by: Named, missing: str) -> None:
+    try:
+        refusals.note(by, missing, method="GET")
     except Unavailable as error:
         raise Closing(CloseCode.TRY_AGAIN_LATER, error.detail) from error
 

@@ -21,6 +21,7 @@ app = Celery(
         "workers.mail",
         "workers.tasks",
         "workers.maintenance",
+        "workers.retention",
     ],
 )
 

@@ -1,7 +1,19 @@
 """What time makes superfluous."""
 
+import time
+
 from models.database import transaction
-from models.operations import account_events, idempotency, mailed_tokens, mails, sessions, teams, tickets
+from models.operations import (
+    account_events,
+    erasures,
+    idempotency,
+    mailed_tokens,
+    mails,
+    refusals,
+    sessions,
+    teams,
+    tickets,
+)
 from workers.app import app
 
 
@@ -48,3 +60,26 @@ def purge_teams() -> None:
 def expire_tickets() -> None:
     with transaction() as session:
         tickets.expire(session)
+
+
+REFUSALS_AT_ONCE = 500
+LONGEST_RUN_S = 60.0
+"""An erasure that takes longer makes way for other work; the next tick goes on."""
+
+
+@app.task(name="refusals.fold")
+def fold_refusals() -> None:
+    """Logs what was refused again and again, once a minute."""
+    folded = REFUSALS_AT_ONCE
+    while folded == REFUSALS_AT_ONCE:
+        with transaction() as session:
+            folded = refusals.fold(session, REFUSALS_AT_ONCE)
+
+
+@app.task(name="erasures.go_on")
+def go_on_erasing() -> None:
+    """Each part in a transaction of its own, which says how far it is."""
+    started, more = time.monotonic(), True
+    while more and time.monotonic() - started < LONGEST_RUN_S:
+        with transaction() as session:
+            more = erasures.step(session)

@@ -23,6 +23,17 @@ class Actor:
 
 
 @dataclass(frozen=True, slots=True)
+class Named:
+    """Somebody of a team as an event names them; unlike an Access it opens nothing."""
+
+    team_id: UUID
+    user_id: UUID
+    agent_id: UUID | None = None
+    api_key_id: UUID | None = None
+    origin: Origin = Origin()
+
+
+@dataclass(frozen=True, slots=True)
 class System:
     """The product itself at work in one team, where nobody asked: a lease that ran out, a period that ended."""
 

@@ -15,7 +15,7 @@ from uuid import UUID
 from sqlalchemy import event, text
 from sqlalchemy.orm import Session
 
-from models.access.actor import Actor, Origin
+from models.access.actor import Actor, Named, Origin
 from models.access.credentials import Credential
 from models.access.permissions import Permission
 from models.access.power import OWNER, effective, lacking
@@ -45,13 +45,17 @@ class Access:
     sees_all_workspaces: bool = False
     """The owner does, and whatever acts for the owner; everyone else sees those that are open or list them."""
 
+    @property
+    def named(self) -> Named:
+        """Who it is, without what they may."""
+        return Named(self.team_id, self.user_id, self.agent_id, self.api_key_id, self.origin)
+
     def require(self, permission: Permission) -> None:
         """Raises PermissionDenied naming what is missing: the permission, or `owner` for what only the owner may do."""
         missing = lacking(permission, self.permissions, is_owner=self.is_owner)
         if missing is not None:
-            raise PermissionDenied(
-                missing, "Only the team's owner may do this." if missing == OWNER else None
-            )
+            detail = "Only the team's owner may do this." if missing == OWNER else None
+            raise PermissionDenied(missing, detail, by=self.named)
 
 
 @dataclass(frozen=True, slots=True)
@@ -312,11 +316,15 @@ def _access(
     _, _, _, _, role, owns, barred, granted, *rest = row or ()
     if role is None:
         raise NotFound("team")
+    in_workspace = rest.pop() if place.within_workspace else None
     if barred:
         if user_id != leaving:
-            raise PermissionDenied(barred, REASON_BARRED[barred])
+            key = by.kind == "api_key"
+            refused = Named(
+                place.team_id, user_id, rest[1] if key else None, credential_id if key else None, by.origin
+            )
+            raise PermissionDenied(barred, REASON_BARRED[barred], by=refused)
         granted, owns = (), False
-    in_workspace = rest.pop() if place.within_workspace else None
     if by.kind == "session":
         permissions = effective(granted, workspace=in_workspace)
         return Access(

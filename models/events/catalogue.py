@@ -14,7 +14,7 @@ from datetime import datetime
 from typing import Any, ClassVar, TypeVar, dataclass_transform
 from uuid import UUID
 
-from models.tables.activity import SUCCESS
+from models.tables.activity import DENIED, SUCCESS
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +102,58 @@ class PlanChanged(TeamEvent):
     max_members: int
 
 
+@event("legal_hold_placed", "team", "{actor} placed a legal hold on the team {resource}: {reason}")
+class LegalHoldPlaced(TeamEvent):
+    reason: str
+
+
+@event("legal_hold_released", "team", "{actor} released the legal hold on the team {resource}: {reason}")
+class LegalHoldReleased(TeamEvent):
+    reason: str
+    """For which it was placed."""
+
+
+@event(
+    "activity_purged", "team", "{actor} purged the log's rows {from_seq} to {to_seq}, older than {days} days"
+)
+class ActivityPurged(Event):
+    team_id: UUID
+    from_seq: int
+    to_seq: int
+    rows: int
+    days: int
+    """How long the team's rows are kept."""
+
+
+@event("permission_denied", "team", "{actor} was refused {permission}: {method} {route} (counted {count})")
+class AttemptRefused(Event):
+    """The first of a kind at once; what the same actor is refused of it again, summed once a minute."""
+
+    outcome: ClassVar[str] = DENIED
+
+    team_id: UUID
+    permission: str
+    """What was missing: a permission, `owner`, or what else the refusal named."""
+    method: str
+    route: str
+    """The route's template, or `/ws/{team_id}` for what was sent over a socket; of repeats, that of the last."""
+    count: int
+
+
+@event(
+    "permission_denials_summed",
+    "team",
+    "{actor} counted {count} more refused attempts than it names in a minute",
+)
+class RefusalsSummed(Event):
+    """What is refused to more actors, or for more reasons, than are named in a minute: how often, and no more."""
+
+    outcome: ClassVar[str] = DENIED
+
+    team_id: UUID
+    count: int
+
+
 @dataclass(frozen=True, slots=True)
 class MemberEvent(Event):
     user_id: UUID
@@ -126,6 +178,10 @@ class MemberRemoved(MemberGone): ...
 
 @event("member_left", "user", "{actor} left the team")
 class MemberLeft(MemberGone): ...
+
+
+@event("member_erased", "user", "{actor} ended the membership of {resource} by erasing the account")
+class MemberErased(MemberGone): ...
 
 
 @event("member_suspended", "user", "{actor} suspended {resource}")

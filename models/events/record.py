@@ -4,7 +4,7 @@ from sqlalchemy import insert
 from sqlalchemy.orm import Session
 from uuid_utils.compat import uuid7
 
-from models.access.actor import System
+from models.access.actor import Named, System
 from models.access.entry import Access
 from models.events.catalogue import Event
 from models.tables import OutboxEvent
@@ -14,7 +14,7 @@ APPEND = insert(OutboxEvent.__table__)  # type: ignore[arg-type]  # a mapped cla
 EVENTS_RECORDED = "events_recorded"
 
 
-def record(session: Session, access: Access | System, event: Event) -> None:
+def record(session: Session, access: Access | Named | System, event: Event) -> None:
     """
     Writes the event to the outbox, in the change's own transaction: both commit, or neither.
 

@@ -22,20 +22,36 @@ SUMMED_FOR = timedelta(minutes=1)
 
 
 class AccountAction(StrEnum):
+    """What can happen to an account; each says what, and which `details` come with it (docs/events.md)."""
+
     registered = "registered"
+    """The account was made."""
     signed_in = "signed_in"
+    """Somebody signed in; `session_id`."""
     sign_in_failed = "sign_in_failed"
+    """Somebody failed to; `wrong`: `password` or `code`. Repeats from one address are summed for a minute."""
     signed_out = "signed_out"
+    """A session ended itself; `session_id`."""
     session_ended = "session_ended"
+    """A session was ended from another; `session_id`."""
     sessions_ended = "sessions_ended"
+    """All sessions but the one that asked were ended; `sessions_ended`: how many."""
     password_changed = "password_changed"  # noqa: S105
+    """The password was changed; `sessions_ended`: how many with it."""
     password_reset = "password_reset"  # noqa: S105
+    """The password was reset by a mailed token; `sessions_ended`: how many with it."""
     email_verified = "email_verified"
+    """The person proved to read the address."""
     two_factor_enabled = "two_factor_enabled"
+    """A second factor was set up; `sessions_ended`: how many with it."""
     two_factor_disabled = "two_factor_disabled"
+    """The second factor was taken away; `reason`, if it was not the person who did."""
     recovery_codes_renewed = "recovery_codes_renewed"
+    """New recovery codes replaced the old ones."""
     recovery_code_used = "recovery_code_used"
+    """A recovery code stood in for the second factor; `left`: how many are."""
     profile_updated = "profile_updated"
+    """The name changed; `changes`: before and after of each field."""
 
 
 def record(session: Session, user_id: UUID, action: AccountAction, origin: Origin, **details: Any) -> None:

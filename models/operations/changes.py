@@ -1,4 +1,4 @@
-"""What an update changed, for its event."""
+"""What an update changed, for its event; of a secret, only that it changed."""
 
 from typing import Any
 
@@ -6,10 +6,18 @@ from sqlalchemy.orm import Session
 
 from models.base import Base
 
+SECRET_WORDS = frozenset({"secret", "secrets", "token", "password", "hash", "salt", "code"})
+"""A column with one of these in its name holds a secret, or what proves to know one: no event tells its value."""
+MASKED = "***"
+
+
+def is_secret(name: str) -> bool:
+    return not SECRET_WORDS.isdisjoint(name.split("_"))
+
 
 def apply_changes(session: Session, row: Base, values: dict[str, Any]) -> dict[str, list[Any]]:
     """
-    Sets the values that differ and returns them as `{field: [before, after]}`; empty when nothing changed.
+    Sets the values that differ and returns them as `{field: [before, after]}`, secrets masked; empty when nothing changed.
 
     The row comes back as the database has it, `updated_at` included.
     """
@@ -20,4 +28,4 @@ def apply_changes(session: Session, row: Base, values: dict[str, Any]) -> dict[s
         setattr(row, name, value)
     if changes:
         session.flush()  # violated constraints speak up here, and updated_at comes back
-    return changes
+    return {name: [MASKED, MASKED] if is_secret(name) else pair for name, pair in changes.items()}

@@ -8,13 +8,13 @@ admins who demote or remove each other, the second is refused.
 
 from uuid import UUID
 
-from sqlalchemy import delete, func
+from sqlalchemy import delete, func, select
 from sqlalchemy.orm import Session
 
 from models.access.entry import Access, reenter
 from models.access.permissions import ADMIN, Permission
 from models.access.power import refuse_above
-from models.errors import Conflict, Invalid, SeatLimitReached
+from models.errors import Conflict, Invalid, NotFound, SeatLimitReached
 from models.events.catalogue import (
     MemberAdded,
     MemberLeft,
@@ -141,7 +141,14 @@ def transfer_ownership(session: Session, access: Access, team: Team, *, user_id:
 
 
 def seat(session: Session, team: Team, user: User, role: str) -> TeamMember:
-    """The membership row; raises Conflict for who is a member. The caller has seen to power, seats and the event."""
+    """
+    The membership row; raises Conflict for who is a member, NotFound for who erased their account meanwhile. The caller has seen
+    to power, seats and the event.
+    """
+    # Shared with other teams, but not with an erasure (models/operations/erasures.py), which must see this membership.
+    erased = select(User.erased_at).where(User.id == user.id).with_for_update(read=True)
+    if session.scalar(erased) is not None:
+        raise NotFound("user")
     member = TeamMember(team_id=team.id, user_id=user.id, role=role, user=user)
     session.add(member)
     session.flush()  # an existing membership speaks up here

@@ -14,12 +14,12 @@ from models.access.permissions import ADMIN, Permission
 from models.errors import Conflict, NotFound, SeatLimitReached
 from models.events.catalogue import PlanChanged, TeamCreated, TeamDeleted, TeamRestored, TeamUpdated
 from models.events.record import record
-from models.operations import activity
+from models.operations import activity, retention
 from models.operations.changes import apply_changes
 from models.operations.members import seat
 from models.plans import DEFAULT_PLAN, PLANS
 from models.queries import members, users
-from models.queries.teams import RESTORABLE_FOR
+from models.queries.teams import RESTORABLE_FOR, restorable, retention_days
 from models.tables import ActivityHead, OutboxEvent, Team, UsageLedger
 
 PURGED_AT_ONCE = 20_000
@@ -46,13 +46,16 @@ def create(session: Session, actor: Actor, *, name: str) -> Team:
 
 def update(session: Session, access: Access, team: Team, **values: Any) -> None:
     """
-    Changes `name` and `two_factor_required`, as given; the caller has locked the row. Whoever asks the members for a second
-    factor has one, or Conflict.
+    Changes `name`, `two_factor_required` and `retention_days`, as given; the caller has locked the row. Whoever asks the members
+    for a second factor has one, or Conflict; Invalid for a longer retention than the plan has.
     """
     access = reenter(session, access, Permission.teams_update)
     if values.get("two_factor_required") and not users.has_second_factor(session, access.user_id):
         raise Conflict("Set up a second factor yourself first, or you could not enter the team any more.")
+    retention.refuse_above_plan(team, values.get("retention_days"))
+    kept = retention_days(team)
     if changes := apply_changes(session, team, values):
+        retention.keep_on(session, team, kept)
         record(session, access, TeamUpdated(team_id=team.id, name=team.name, changes=changes))
 
 
@@ -67,11 +70,7 @@ def restore(session: Session, actor: Actor, team_id: UUID) -> Team:
     """Brings a deleted team back as it was; for its owner alone, everyone else gets NotFound."""
     team = session.scalar(
         select(Team)
-        .where(
-            Team.id == team_id,
-            Team.owner_id == actor.user_id,
-            Team.deleted_at > func.now() - RESTORABLE_FOR,
-        )
+        .where(Team.id == team_id, Team.owner_id == actor.user_id, restorable())
         .with_for_update(key_share=True)
         .execution_options(populate_existing=True)
     )
@@ -86,12 +85,12 @@ def restore(session: Session, actor: Actor, team_id: UUID) -> Team:
 def purge_one(session: Session) -> UUID | None:
     """
     Erases one team whose time to be restored is over, with everything that was its own, the activity log included; its id, or
-    None if there is none left. Any number of workers may run it at once. Of a large team it erases a part at a time, and the
+    None if there is none left. One under a legal hold waits until that is released. Any number of workers may run it at once. Of a large team it erases a part at a time, and the
     id is of one that is not all gone yet.
     """
     due = (
         select(Team.id)
-        .where(Team.deleted_at <= func.now() - RESTORABLE_FOR)
+        .where(Team.deleted_at <= func.now() - RESTORABLE_FOR, Team.held_at.is_(None))
         .order_by(Team.deleted_at)
         .limit(1)
         .with_for_update(
@@ -130,8 +129,9 @@ def change_plan(session: Session, access: Access, team: Team, *, plan: str) -> N
             limit=wanted.max_members,
             used=seats,
         )
-    previous = team.plan
+    previous, kept = team.plan, retention_days(team)
     apply_changes(session, team, {"plan": wanted.name, "max_members": wanted.max_members})
+    retention.keep_on(session, team, kept)
     record(
         session,
         access,

@@ -66,7 +66,7 @@ def seats_taken(session: Session, team_id: UUID) -> int:
 def find_user(session: Session, *, user_id: UUID | None, email_normalized: str | None) -> User:
     """The user with this id or address; raises NotFound."""
     condition = User.id == user_id if user_id else User.email_normalized == email_normalized
-    user = session.scalar(select(User).where(condition))
+    user = session.scalar(select(User).where(condition, User.erased_at.is_(None)))
     if user is None:
         raise NotFound("user")
     return user

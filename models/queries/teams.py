@@ -1,15 +1,16 @@
 """Teams, as those see them who are in them."""
 
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
-from sqlalchemy import func, select
+from sqlalchemy import ColumnElement, and_, func, or_, select
 from sqlalchemy.orm import Session
 
 from models.access.actor import Actor
 from models.access.entry import Access
 from models.errors import NotFound
+from models.plans import PLANS
 from models.queries.paging import Page, Slice, keyset
 from models.tables import Team, TeamMember
 
@@ -28,6 +29,35 @@ class TeamView:
     def updated_at(self) -> datetime:
         return self.team.updated_at
 
+    @property
+    def retention_days_in_force(self) -> int:
+        return retention_days(self.team)
+
+    @property
+    def retention_shortens_at(self) -> datetime | None:
+        """When the shorter period that was set begins to count; None if none waits."""
+        waits = self.retention_days_in_force > _retention_set(self.team)
+        return self.team.longer_retention_until if waits else None
+
+
+def _retention_set(team: Team) -> int:
+    return PLANS[team.plan].retention(team.retention_days)
+
+
+def retention_days(team: Team) -> int:
+    """For how many days the team's log is kept now: as was set, or longer for a while after that was shortened."""
+    until = team.longer_retention_until
+    longer = team.longer_retention_days if until is not None and until > datetime.now(UTC) else None
+    return max(_retention_set(team), longer or 0)
+
+
+def restorable() -> ColumnElement[bool]:
+    """Of a deleted team: whether its owner can bring it back. Under a legal hold it is not purged, and so stays restorable."""
+    return and_(
+        Team.deleted_at.is_not(None),
+        or_(Team.deleted_at > func.now() - RESTORABLE_FOR, Team.held_at.is_not(None)),
+    )
+
 
 def mine(session: Session, actor: Actor, page: Page, *, deleted: bool = False) -> Slice[TeamView]:
     """The teams that the actor is a member of and not suspended in, oldest first; or their own that can be restored."""
@@ -37,8 +67,7 @@ def mine(session: Session, actor: Actor, page: Page, *, deleted: bool = False) -
         .where(TeamMember.user_id == actor.user_id, TeamMember.suspended_at.is_(None))
     )
     if deleted:
-        restorable = Team.deleted_at > func.now() - RESTORABLE_FOR
-        statement = statement.where(restorable, Team.owner_id == actor.user_id)
+        statement = statement.where(restorable(), Team.owner_id == actor.user_id)
     else:
         statement = statement.where(Team.deleted_at.is_(None))
     found = keyset(session, statement, page, Team.id)

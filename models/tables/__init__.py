@@ -1,6 +1,6 @@
 """Every table, so that importing this package makes the metadata whole."""
 
-from models.tables.accounts import AccountEvent, MailedToken, RecoveryCode, SecondFactor
+from models.tables.accounts import AccountEvent, Erasure, MailedToken, RecoveryCode, SecondFactor
 from models.tables.activity import ActivityHead, ActivityLog
 from models.tables.api_keys import Agent, ApiKey
 from models.tables.checkpoints import Checkpoint, SigningKey
@@ -10,6 +10,7 @@ from models.tables.mails import Mail
 from models.tables.members import TeamMember
 from models.tables.outbox import OutboxEvent
 from models.tables.permissions import PermissionGrant
+from models.tables.refusals import RefusedAttempt
 from models.tables.sessions import UserSession
 from models.tables.tasks import Task
 from models.tables.teams import Team
@@ -26,6 +27,7 @@ __all__ = [
     "ApiKey",
     "Checkpoint",
     "DeletedWorkspace",
+    "Erasure",
     "IdempotencyKey",
     "Invitation",
     "Mail",
@@ -33,6 +35,7 @@ __all__ = [
     "OutboxEvent",
     "PermissionGrant",
     "RecoveryCode",
+    "RefusedAttempt",
     "SecondFactor",
     "SigningKey",
     "Task",

@@ -3,7 +3,7 @@
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import BigInteger, CheckConstraint, ForeignKey, Index, String
+from sqlalchemy import BigInteger, CheckConstraint, ForeignKey, Index, String, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from models.base import Address, Base, Created, Json, UUIDv7
@@ -49,6 +49,29 @@ class RecoveryCode(Base):
         ForeignKey("second_factors.user_id", ondelete="CASCADE"), primary_key=True
     )
     code_hash: Mapped[bytes] = mapped_column(primary_key=True)
+
+
+class Erasure(Base):
+    """
+    A person whose account is gone, and how far their traces in the teams' logs are (models/operations/erasures.py). A pass
+    goes through all teams in the order of their ids, and commits where it is after each part.
+    """
+
+    __tablename__ = "erasures"
+    __table_args__ = (Index("ix_erasures_due", "due_at", postgresql_where=text("finished_at IS NULL")),)
+
+    user_id: Mapped[UUID] = mapped_column(ForeignKey("users.id", ondelete="CASCADE"), primary_key=True)
+    requested_at: Mapped[Created]
+    due_at: Mapped[Created]
+    pass_began_at: Mapped[datetime | None]
+    after_team_id: Mapped[UUID | None]
+    """The teams up to this one are done."""
+    at_team_id: Mapped[UUID | None]
+    """The team that is just being done, and `after_seq` its last row that is."""
+    after_seq: Mapped[int] = mapped_column(BigInteger, server_default="0")
+    held: Mapped[bool] = mapped_column(server_default="false")
+    """Whether this pass left out a team under a legal hold."""
+    finished_at: Mapped[datetime | None]
 
 
 class AccountEvent(Base):

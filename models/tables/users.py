@@ -18,5 +18,7 @@ class User(Base):
     """When the person proved to read this address; None until then."""
     name: Mapped[str] = mapped_column(String(255))
     password_hash: Mapped[str]
+    erased_at: Mapped[datetime | None]
+    """Since then the row is nobody's: no name, no address, no way in. It stays, as the log refers to it."""
     created_at: Mapped[Created]
     updated_at: Mapped[Updated]

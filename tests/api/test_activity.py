@@ -6,7 +6,9 @@ from typing import Any
 import pytest
 from flask import Flask
 
+from models.database import transaction
 from models.events.catalogue import CATALOGUE
+from models.operations import erasures, refusals
 from tests.factories import (
     Person,
     TeamSetting,
@@ -19,6 +21,7 @@ from tests.factories import (
     make_role,
     make_team,
 )
+from workers import maintenance
 
 FIELDS = {
     "seq", "id", "team_id", "user_id", "action", "resource_type", "resource_id", "resource_name", "summary",
@@ -53,6 +56,7 @@ def make_everything_happen(app: Flask) -> TeamSetting:
 
     do("PATCH", "", {"name": "Tides"})
     do("PUT", "/plan", {"plan": "enterprise"})
+    make_refusals_happen(setting)
     for person in (leaver, removed):
         do("POST", "/members", {"user_id": str(person.id), "role": "viewer"})
     do("PATCH", f"/members/{removed.id}", {"role": "member"})
@@ -76,6 +80,8 @@ def make_everything_happen(app: Flask) -> TeamSetting:
     execute("UPDATE tasks SET lease_expires_at = now() WHERE id = :id", id=claimed)
     do("POST", f"/workspaces/{workspace}/tasks/claim", {}, by=member)
     make_memberships_happen(setting, workspace)
+    do("PUT", "/legal-hold", {"reason": "The case"})
+    do("DELETE", "/legal-hold")
     do("DELETE", f"/workspaces/{workspace}")
     owner.delete(path)
     assert owner.post(f"{path}/restore").status_code == 200
@@ -118,6 +124,23 @@ def make_memberships_happen(setting: TeamSetting, workspace: str) -> None:
     do("DELETE", f"/agents/{agent}")
 
 
+def make_refusals_happen(setting: TeamSetting) -> None:
+    """One that is named, and one more than are; and a member who is erased."""
+    erased = make_person(setting.owner.app, "Era")
+    path, body = setting.path, {"user_id": str(erased.id), "role": "viewer"}
+    assert setting.owner.post(f"{path}/members", json=body).status_code == 201
+    assert erased.post(f"{path}/workspaces", json={"name": "A"}).status_code == 403
+    with transaction() as session:
+        erasures.erase(session, erasures.lock(session, erased.id), in_person=True)
+    execute(
+        "INSERT INTO refused_attempts (team_id, actor_id, permission, method, route, repeats, since)"
+        " VALUES (:id, :nobody, '', '', '', 7, now() - interval '1 hour')",
+        id=setting.id,
+        nobody=refusals.NOBODY,
+    )
+    maintenance.fold_refusals()
+
+
 @pytest.fixture(scope="module")
 def eventful(app: Flask) -> TeamSetting:
     return make_everything_happen(app)
@@ -129,6 +152,13 @@ SUMMARIES = {
     "team_deleted": "Owner deleted the team Tides",
     "team_restored": "Owner restored the team Tides",
     "ownership_transferred": "Owner handed the team Tides over to another owner",
+    "legal_hold_placed": "Owner placed a legal hold on the team Tides: The case",
+    "legal_hold_released": "Owner released the legal hold on the team Tides: The case",
+    "permission_denied": (
+        "Erased person was refused workspaces:create: POST /api/v1/teams/{team_id}/workspaces (counted 1)"
+    ),
+    "permission_denials_summed": "The system counted 7 more refused attempts than it names in a minute",
+    "member_erased": "Erased person ended the membership of Erased person by erasing the account",
     "plan_changed": "Owner changed the plan from pro to enterprise",
     "member_added": "Owner added Rem as viewer",
     "member_removed": "Owner removed Rem",
@@ -175,7 +205,7 @@ def test_each_event_says_in_a_sentence_what_happened(eventful: TeamSetting, acti
 
 
 def test_every_event_of_the_catalogue_is_told(eventful: TeamSetting) -> None:
-    assert set(SUMMARIES) == set(CATALOGUE)
+    assert set(SUMMARIES) == set(CATALOGUE) - {"activity_purged"}  # after which team_created is gone
     assert set(actions(log(eventful, limit=200))) == set(SUMMARIES)
 
 
@@ -233,7 +263,7 @@ def test_a_refused_change_leaves_no_row(team: TeamSetting) -> None:
     assert [answer.status_code for answer in refused] == [403, 422, 409, 422, 409]
     drain()
     rows = log(team)
-    assert (len(rows), rows[0]["action"]) == (before + 1, "task_created")
+    assert [row["action"] for row in rows[:-before]] == ["permission_denied", "task_created"]
 
 
 def test_filters_by_action(eventful: TeamSetting) -> None:
@@ -279,7 +309,7 @@ def test_filters_by_time_from_since_on_and_before_until(team: TeamSetting) -> No
         ("WRITE IT", {"task_updated", "task_started", "task_completed"}),
         ("100%", {"task_failed"}),
         ("{count}", {"task_failed"}),
-        ("lea", {"member_added", "member_left"}),
+        ("lea", {"member_added", "member_left", "legal_hold_released"}),
         ("enterprise", {"plan_changed"}),
         ("0_%", set()),
         ("no such thing", set()),

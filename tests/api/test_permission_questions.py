@@ -650,6 +650,8 @@ def powers(team: TeamSetting) -> dict[tuple[str, str | None], set[str]]:
 
 
 def everything_in(team: TeamSetting) -> list[Any]:
+    """All that a change could change; that somebody was refused is told besides."""
+    changes = "(SELECT * FROM {} WHERE outcome = 'success')"
     tables = (
         "permissions",
         "team_members",
@@ -657,8 +659,8 @@ def everything_in(team: TeamSetting) -> list[Any]:
         "agents",
         "api_keys",
         "invitations",
-        "outbox",
-        "activity_logs",
+        changes.format("outbox"),
+        changes.format("activity_logs"),
     )
     with transaction() as session:
         return [

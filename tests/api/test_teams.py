@@ -9,7 +9,8 @@ from tests.factories import Answer, Person, TeamSetting, drain, execute, make_ke
 
 FIELDS = {
     "id", "name", "owner_id", "plan", "max_members", "two_factor_required", "role", "created_at", "updated_at",
-    "deleted_at",
+    "deleted_at", "retention_days", "retention_days_in_force", "retention_shortens_at", "legal_hold_reason",
+    "legal_hold_placed_at",
 }  # fmt: skip
 
 

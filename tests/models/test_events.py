@@ -19,7 +19,19 @@ from models.errors import Conflict, DomainError, Invalid
 from models.events import catalogue
 from models.events.catalogue import CATALOGUE, Event
 from models.events.record import EVENTS_RECORDED
-from models.operations import agents, api_keys, invitations, members, roles, tasks, teams, workspaces
+from models.operations import (
+    agents,
+    api_keys,
+    erasures,
+    invitations,
+    members,
+    refusals,
+    retention,
+    roles,
+    tasks,
+    teams,
+    workspaces,
+)
 from models.queries import activity as log
 from models.queries import members as member_queries
 from models.queries import roles as role_queries
@@ -35,6 +47,7 @@ from models.tables import (
     ApiKey,
     Invitation,
     PermissionGrant,
+    RefusedAttempt,
     Task,
     Team,
     TeamMember,
@@ -45,6 +58,7 @@ from tests.factories import Person, TeamSetting, drain, make_person
 
 ORIGIN = Origin("192.0.2.1", "a test", "the-request")
 LONG_AFTER = datetime(2099, 1, 1, tzinfo=UTC)
+LONG_AGO = datetime(1999, 1, 1, tzinfo=UTC)
 
 
 @dataclass
@@ -257,6 +271,44 @@ def let_a_lease_run_out(scene: Scene) -> None:
     assert tasks.return_expired(scene.session, 1_000) == 1
 
 
+def release(scene: Scene) -> None:
+    scene.session.execute(
+        text("UPDATE teams SET held_at = now(), hold_reason = 'The case of the tides' WHERE id = :id"),
+        {"id": scene.setting.id},
+    )
+    retention.release(*scene.args, scene.team)
+
+
+def refuse(scene: Scene) -> None:
+    refusals.note(
+        scene.session,
+        scene.access.named,
+        "tasks:create",
+        method="POST",
+        route="/api/v1/teams/{team_id}",
+        count=2,
+    )
+
+
+def refuse_more_than_are_named(scene: Scene) -> None:
+    scene.arrange(
+        RefusedAttempt(
+            team_id=scene.setting.id,
+            actor_id=refusals.NOBODY,
+            permission="",
+            method="",
+            route="",
+            repeats=3,
+            since=LONG_AGO,
+        )
+    )
+    assert refusals.fold(scene.session, 1) == 1
+
+
+def erase(scene: Scene) -> None:
+    erasures.erase(scene.session, erasures.lock(scene.session, scene.setting.viewer.id), in_person=False)
+
+
 CASES = [
     Case(
         "team_updated",
@@ -291,6 +343,45 @@ CASES = [
             "max_members": 100_000,
         },
         "Owner changed the plan from pro to enterprise",
+    ),
+    Case(
+        "legal_hold_placed",
+        lambda scene: retention.hold(*scene.args, scene.team, reason="The case of the tides"),
+        lambda scene: {**scene.said_of_the_team, "reason": "The case of the tides"},
+        "Owner placed a legal hold on the team Design: The case of the tides",
+    ),
+    Case(
+        "legal_hold_released",
+        release,
+        lambda scene: {**scene.said_of_the_team, "reason": "The case of the tides"},
+        "Owner released the legal hold on the team Design: The case of the tides",
+    ),
+    Case(
+        "permission_denied",
+        refuse,
+        lambda scene: {
+            "team_id": str(scene.setting.id),
+            "permission": "tasks:create",
+            "method": "POST",
+            "route": "/api/v1/teams/{team_id}",
+            "count": 2,
+        },
+        "Viewer was refused tasks:create: POST /api/v1/teams/{team_id} (counted 2)",
+        by="viewer",
+    ),
+    Case(
+        "permission_denials_summed",
+        refuse_more_than_are_named,
+        lambda scene: {"team_id": str(scene.setting.id), "count": 3},
+        "The system counted 3 more refused attempts than it names in a minute",
+        by=SYSTEM,
+    ),
+    Case(
+        "member_erased",
+        erase,
+        lambda scene: {**scene.said_of_the_viewer, "api_keys_revoked": 0},
+        "The system ended the membership of Erased person by erasing the account",
+        by=SYSTEM,
     ),
     Case(
         "member_added",
@@ -557,7 +648,7 @@ CASES = [
         "Owner deleted the task Write",
     ),
 ]
-ELSEWHERE = {"team_created"}  # there is no team yet to set a scene in
+ELSEWHERE = {"team_created", "activity_purged"}  # no team is there yet; tests/workers/test_retention.py
 
 
 @pytest.fixture

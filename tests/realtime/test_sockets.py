@@ -3,12 +3,15 @@
 import json
 import socket
 import time
+from typing import Any
 from uuid import UUID
 
 import pytest
 import websocket
 from flask import Flask
+from sqlalchemy import text
 
+from models.database import transaction
 from models.errors import Unavailable
 from realtime import hub, sockets
 from realtime.conversation import Conversation
@@ -166,6 +169,54 @@ def test_publishing_needs_the_permission(connect_to: Connect, team: Team) -> Non
     assert (refusal["data"]["code"], refusal["data"]["missing"]) == ("permission_denied", "realtime:publish")
     member.send("cursor")
     assert viewer.receive_type("cursor")["user_id"] == str(team.member.id)
+
+
+def denials(team: Team) -> list[tuple[Any, ...]]:
+    """Of the team's outbox and its counts: who, what, how, and how often besides."""
+    drain()
+    with transaction() as session:
+        found = session.execute(
+            text(
+                "SELECT l.user_id, l.api_key_id, l.metadata->>'permission', l.metadata->>'method', l.metadata->>'route', r.repeats"
+                " FROM activity_logs l JOIN refused_attempts r ON r.team_id = l.team_id"
+                " AND r.actor_id = coalesce(l.api_key_id, l.user_id) AND r.permission = l.metadata->>'permission'"
+                " WHERE l.team_id = :id AND l.outcome = 'denied' ORDER BY l.seq"
+            ),
+            {"id": team.id},
+        )
+        return [tuple(row) for row in found]
+
+
+def test_what_is_refused_over_a_socket_is_in_the_log_and_counted(connect_to: Connect, team: Team) -> None:
+    for client in (connect_to(team, team.viewer), connect_to(team, team.viewer)):
+        for _ in range(3):
+            assert client.ask("cursor")["data"]["missing"] == "realtime:publish"
+    key = team.with_key(team.member, scope=["realtime:read"])
+    assert connect_to(team, key).ask("cursor")["data"]["missing"] == "realtime:publish"
+    (viewers, keys) = denials(team)
+    assert viewers == (team.viewer.id, None, "realtime:publish", "PUBLISH", "/ws/{team_id}", 5)
+    assert (keys[0], keys[1] is not None, *keys[2:]) == (
+        *(team.member.id, True, "realtime:publish", "PUBLISH", "/ws/{team_id}", 0),
+    )
+
+
+def test_a_member_whose_socket_is_refused_is_in_the_log_and_a_stranger_is_not(
+    connect_to: Connect, team: Team, small_app: Flask
+) -> None:
+    key = team.with_key(team.member, scope=["tasks:read"])
+    for _ in range(2):
+        assert connect_to(team, key).close_code() == 1008
+    assert connect_to(team, make_person(small_app)).close_code() == 1008
+    with transaction() as session:
+        session.execute(
+            text("UPDATE team_members SET suspended_at = now() WHERE user_id = :id"), {"id": team.viewer.id}
+        )
+    assert connect_to(team, team.viewer).close_code() == 1008
+    found = denials(team)
+    assert [(row[0], row[2], row[3], row[5]) for row in found] == [
+        (team.member.id, "realtime:read", "GET", 1),
+        (team.viewer.id, "membership", "GET", 0),
+    ]
 
 
 @pytest.mark.parametrize("agent_role", [None, "member"], ids=["key", "agent"])
