@@ -6,6 +6,7 @@ from werkzeug.middleware.proxy_fix import ProxyFix
 
 from api import (
     activity,
+    activity_exports,
     api_keys,
     assets,
     billing,
@@ -50,6 +51,7 @@ BLUEPRINTS = (
     workspaces,
     tasks,
     activity,
+    activity_exports,
     usage,
     billing,
     presence,

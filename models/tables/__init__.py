@@ -2,6 +2,8 @@
 
 from models.tables.accounts import AccountEvent, MailedToken, RecoveryCode, SecondFactor
 from models.tables.activity import ActivityHead, ActivityLog
+from models.tables.activity_exports import ActivityExport
+from models.tables.activity_reads import ActivityRead
 from models.tables.api_keys import Agent, ApiKey
 from models.tables.idempotency import IdempotencyKey
 from models.tables.invitations import Invitation
@@ -19,8 +21,10 @@ from models.tables.workspaces import DeletedWorkspace, Workspace, WorkspaceMembe
 
 __all__ = [
     "AccountEvent",
+    "ActivityExport",
     "ActivityHead",
     "ActivityLog",
+    "ActivityRead",
     "Agent",
     "ApiKey",
     "DeletedWorkspace",
