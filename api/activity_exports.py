@@ -26,6 +26,7 @@ from models.database import snapshot
 from models.errors import NotFound
 from models.operations import activity_exports as operations
 from models.operations.activity_exports import WithLink
+from models.operations.activity_reads import note_read
 from models.queries import activity_exports, teams
 from models.queries.activity_exports import Export, ExportRequest
 from models.queries.activity_filters import ActivityFilter
@@ -93,6 +94,7 @@ class ActivityExportStream(Resource):
             response.content_encoding = "gzip"
         if request.method != "HEAD":
             self.stream = Stream(lambda: export_bytes(access, wanted, gzip=gzip))
+            note_read(self.session, access)
             operations.record_export(self.session, access, wanted)
             response.response = self.stream
         return response
@@ -121,6 +123,7 @@ class ActivityExports(ExportResource):
     def post(self, body: dict[str, Any]) -> WithLink:
         """Have the log written to a gzip file, with the rights that the caller has when it is written."""
         wanted = export_request(body)
+        note_read(self.session, self.access)
         team = teams.get(self.session, self.access, for_update=True)
         return self.with_link(operations.create(self.session, self.access, team, wanted))
 
