@@ -96,7 +96,8 @@ def _say_so(attempt: Attempt, export: Export) -> float:
 
 
 def _give_up(attempt: Attempt, file: Path, reason: str, *, for_good: bool = False) -> None:
-    file.unlink(missing_ok=True)
+    with suppress(OSError):  # the disk itself may be what is wrong; the sweep comes back to it
+        file.unlink(missing_ok=True)
     with transaction() as session:
         activity_exports.failed(session, attempt, reason, for_good=for_good)
 

@@ -15,6 +15,7 @@ from models.access.entry import enter_team
 from models.database import transaction
 from models.events.catalogue import WorkspaceCreated
 from models.events.record import record
+from models.operations import activity
 from tests.factories import Answer, Person, TeamSetting, drain
 
 TEXTS = [
@@ -55,7 +56,10 @@ def happen_often(team_id: UUID, user_id: UUID, rows: int) -> None:
             """),
             {"team_id": team_id, "user_id": user_id, "rows": rows},
         )
-    drain()
+    moved = 1
+    while moved:
+        with transaction() as session:
+            moved = len(activity.project(session, limit=20_000))
 
 
 def export(person: Person, setting: TeamSetting, query: Any = None, **kwargs: Any) -> Answer:
