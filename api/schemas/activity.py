@@ -100,7 +100,7 @@ class ExportQuery(ActivityFilterSchema):
 class ActivityExportCreateSchema(ActivityFilterSchema):
     """What to write to a file."""
 
-    action = fields.List(Text(maximum=100), load_default=(), validate=validate.Length(1, 100))
+    action = fields.List(Text(maximum=100), validate=validate.Length(1, 100))
     format = fields.String(**FORMAT)
     order = fields.String(**ORDER)
     proof = Boolean(**PROOF)
