@@ -4,7 +4,7 @@ COPY requirements.txt .
 RUN python -m venv /venv && /venv/bin/pip install --no-cache-dir -r requirements.txt
 
 FROM python:3.11-slim
-RUN useradd --system --uid 10001 --no-create-home agenthq && install -d -o agenthq /data
+RUN useradd --system --uid 10001 --no-create-home agenthq && install -d -o agenthq /data /exports
 COPY --from=build /venv /venv
 WORKDIR /app
 COPY . .

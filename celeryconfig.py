@@ -13,9 +13,15 @@ broker_url = settings().redis_url
 task_default_queue = "maintenance"
 # Each with an exchange of its own: left out, all would be bound to the default queue's.
 task_queues = tuple(
-    Queue(name, Exchange(name), routing_key=name) for name in ("outbox", "usage", "mail", "maintenance")
+    Queue(name, Exchange(name), routing_key=name)
+    for name in ("outbox", "usage", "mail", "exports", "maintenance")
 )
-task_routes = {"outbox.*": {"queue": "outbox"}, "usage.*": {"queue": "usage"}, "mail.*": {"queue": "mail"}}
+task_routes = {
+    "outbox.*": {"queue": "outbox"},
+    "usage.*": {"queue": "usage"},
+    "mail.*": {"queue": "mail"},
+    "exports.*": {"queue": "exports"},
+}
 task_create_missing_queues = False  # a misspelt queue is an error, not a place where messages wait for ever
 
 # A task that dies with its process is delivered again; every task is safe to run twice.
@@ -73,6 +79,9 @@ beat_schedule = {
         "options": {"expires": 2.0},
     },
     "send mail": {"task": "mail.send", "schedule": 2.0, "options": {"expires": 4.0}},
+    "write exports": {"task": "exports.write", "schedule": 2.0, "options": {"expires": 4.0}},
+    "sweep exports": {"task": "exports.sweep", "schedule": 60.0, "options": {"expires": 60.0}},
+    "expire noted reads of the log": {"task": "activity.expire_reads", "schedule": 3600.0},
     "make the log's partitions": {"task": "activity.ensure_partitions", "schedule": 3600.0},
     # More often than the hour that lies between a team's checkpoints, so that a run that failed is made up for soon.
     "sign checkpoints": {

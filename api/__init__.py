@@ -6,6 +6,7 @@ from werkzeug.middleware.proxy_fix import ProxyFix
 
 from api import (
     activity,
+    activity_exports,
     api_keys,
     assets,
     billing,
@@ -54,6 +55,7 @@ BLUEPRINTS = (
     tasks,
     activity,
     proof,
+    activity_exports,
     usage,
     billing,
     presence,

@@ -7,6 +7,7 @@ from api.pagination import envelope, page_from
 from api.resource import Resource, requires
 from api.schemas.activity import ActivityQuery, ActivitySchema
 from models.access.permissions import Permission
+from models.operations.activity_reads import note_read
 from models.queries import activity
 from models.queries.activity_filters import ActivityFilter
 
@@ -21,4 +22,5 @@ class Activity(Resource):
     def get(self, query: dict[str, Any]) -> dict[str, Any]:
         """The log, newest first; every filter narrows it."""
         page = page_from(query)
+        note_read(self.session, self.access)
         return envelope(activity.in_team(self.session, self.access, ActivityFilter(**query), page))

@@ -40,3 +40,9 @@ class Blueprint(SmorestBlueprint):  # type: ignore[misc]  # flask-smorest has no
         """204, for what is done and has nothing to show."""
         decorate: Callable[[Any], Any] = self.response(204)
         return decorate
+
+    def sends(self, content_type: str) -> Callable[[Any], Any]:
+        """A file, which the method makes the answer of by itself."""
+        binary = {"type": "string", "format": "binary"}
+        decorate: Callable[[Any], Any] = self.response(200, binary, content_type=content_type)
+        return decorate

@@ -69,12 +69,19 @@ def forget_engine() -> None:
         engine().dispose(close=False)
     engine.cache_clear()
     _autocommitting.cache_clear()
+    _snapshots.cache_clear()
 
 
 @cache
 def _autocommitting(made: Engine) -> Engine:
     """The same pool, whose statements each commit."""
     return made.execution_options(isolation_level="AUTOCOMMIT")
+
+
+@cache
+def _snapshots(made: Engine) -> Engine:
+    """The same pool, whose transactions read one state of the database and write nothing."""
+    return made.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
 
 
 def transaction() -> AbstractContextManager[Session]:
@@ -92,6 +99,14 @@ def single_statements() -> AbstractContextManager[Session]:
     and reads that need no common snapshot. Raises as `transaction` does.
     """
     return _session(_autocommitting(engine()))
+
+
+def snapshot() -> AbstractContextManager[Session]:
+    """
+    One transaction that only reads, and all the while the database as it was at its first statement: for what is read in
+    many parts. Raises as `transaction` does.
+    """
+    return _session(_snapshots(engine()))
 
 
 @contextmanager

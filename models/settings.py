@@ -24,6 +24,10 @@ class Settings:
     """Redis 7 or newer, or Valkey; carries Celery's messages, pub/sub and rate limits, and no truth."""
     data_directory: Path
     """Where the one-machine stack keeps the embedded servers' data and the logs."""
+    export_directory: Path
+    """Where workers write exports of the log and web servers read them: a directory that all of them share."""
+    exports_at_once: int
+    """Exports that all workers together write at once; each takes one of their processes for as long as it takes."""
     bind_host: str
     """The address that the web server listens on; a container needs 0.0.0.0."""
     port: int
@@ -68,6 +72,8 @@ class Settings:
             database_owner_url=sqlalchemy_url(env.str("DATABASE_OWNER_URL", "")) or None,
             redis_url=env.str("REDIS_URL"),
             data_directory=data_directory,
+            export_directory=Path(env.str("EXPORT_DIRECTORY", "") or data_directory / "exports"),
+            exports_at_once=env.int("EXPORTS_AT_ONCE", 1, validate=validate.Range(1)),
             bind_host=env.str("BIND_HOST", "127.0.0.1"),
             port=port,
             web_workers=env.int("WEB_WORKERS", 2, validate=validate.Range(1)),

@@ -10,6 +10,7 @@ from models.database import transaction
 from models.errors import DomainError
 from models.operations import activity, checkpoints
 from models.signing import keyring
+from models.operations import activity, activity_reads
 from workers.app import app
 
 log = structlog.get_logger("workers.activity")
@@ -71,3 +72,7 @@ def sign_all_of(team_id: UUID) -> int:
     ) as error:  # the head is locked for long, or the database away: the next tick tries again
         log.warning("no checkpoint signed", team_id=str(team_id), error=error.detail)
     return signed
+@app.task(name="activity.expire_reads")
+def expire_reads() -> None:
+    with transaction() as session:
+        activity_reads.expire(session)

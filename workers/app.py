@@ -18,6 +18,7 @@ app = Celery(
         "workers.outbox",
         "workers.usage",
         "workers.activity",
+        "workers.exports",
         "workers.mail",
         "workers.tasks",
         "workers.maintenance",

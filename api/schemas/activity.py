@@ -1,7 +1,13 @@
-from marshmallow import fields, validate
+from typing import Any
 
-from api.schemas.base import PageQuery, Schema, Text, Time
+from marshmallow import fields, post_dump, pre_dump, validate
+
+from api.schemas.base import Boolean, PageQuery, Schema, Text, Time
+from models.operations.activity_exports import WithLink
+from models.settings import settings
+from models.tables import ActivityExport
 from models.tables.activity import DENIED, SUCCESS
+from models.tables.activity_exports import CSV, NDJSON, STATES
 
 
 class ActivitySchema(Schema):
@@ -60,3 +66,92 @@ class ActivityFilterSchema(Schema):
 
 class ActivityQuery(ActivityFilterSchema, PageQuery):
     """A page of what matches."""
+
+
+FORMAT: dict[str, Any] = {
+    "load_default": NDJSON,
+    "validate": validate.OneOf([NDJSON, CSV]),
+    "metadata": {"description": "A JSON object a line, or a table."},
+}
+ORDER: dict[str, Any] = {
+    "load_default": None,
+    "validate": validate.OneOf(["asc", "desc"]),
+    "metadata": {
+        "description": "By `seq`; newest first if not said, but with `proof` oldest first, and no other way."
+    },
+}
+PROOF: dict[str, Any] = {
+    "load_default": False,
+    "metadata": {
+        "description": "With each row's place in the hash chain, and a digest for rows that the caller may not see; takes no"
+        " filter but `since` and `until`. docs/verify.py verifies it."
+    },
+}
+
+
+class ExportQuery(ActivityFilterSchema):
+    """What to stream."""
+
+    format = fields.String(**FORMAT)
+    order = fields.String(**ORDER)
+    proof = fields.Boolean(truthy={"true"}, falsy={"false"}, **PROOF)
+
+
+class ActivityExportCreateSchema(ActivityFilterSchema):
+    """What to write to a file."""
+
+    action = fields.List(Text(maximum=100), validate=validate.Length(1, 100))
+    format = fields.String(**FORMAT)
+    order = fields.String(**ORDER)
+    proof = Boolean(**PROOF)
+
+
+class ActivityExportSchema(Schema):
+    id = fields.UUID()
+    team_id = fields.UUID()
+    user_id = fields.UUID(metadata={"description": "Who asked, or for whom the agent or API key did."})
+    agent_id = fields.UUID(allow_none=True)
+    api_key_id = fields.UUID(allow_none=True)
+    format = fields.String(metadata={"enum": [NDJSON, CSV]})
+    order = fields.Function(
+        lambda export: "desc" if export.descending else "asc",
+        metadata={"type": "string", "enum": ["asc", "desc"]},
+    )
+    proof = fields.Boolean()
+    filters = fields.Dict(metadata={"description": "Those that were given."})
+    state = fields.String(metadata={"enum": list(STATES)})
+    rows = fields.Integer(metadata={"description": "Written so far."})
+    percent = fields.Integer(metadata={"description": "Of the log's numbers that were gone through."})
+    error = fields.String(
+        allow_none=True, metadata={"description": "Why it failed, or why its last attempt did."}
+    )
+    size = fields.Integer(allow_none=True, metadata={"description": "Of the gzip file, in bytes."})
+    sha256 = fields.Function(
+        lambda export: export.sha256 and export.sha256.hex(),
+        metadata={"type": "string", "nullable": True, "description": "Of the gzip file, in hex."},
+    )
+    created_at = Time()
+    completed_at = Time(allow_none=True, metadata={"description": "When it ended, well or not."})
+    expires_at = Time(allow_none=True, metadata={"description": "When file and link end."})
+
+
+class NewActivityExportSchema(ActivityExportSchema):
+    download_url = fields.String(
+        metadata={
+            "description": "Opens the file to whoever has it, once the export is completed and until it expires. Shown here"
+            " alone; `POST …/link` makes another, which ends this one."
+        }
+    )
+
+    @pre_dump
+    def its_row(self, made: WithLink, **_: Any) -> ActivityExport:
+        return made.export
+
+    @post_dump(pass_original=True)
+    def with_url(self, shown: dict[str, Any], made: WithLink, **_: Any) -> dict[str, Any]:
+        path = f"/api/v1/exports/{made.export.id}?token={made.token}"
+        return {**shown, "download_url": settings().public_url + path}
+
+
+class DownloadQuery(Schema):
+    token = Text(required=True, maximum=200)

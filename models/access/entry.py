@@ -242,6 +242,23 @@ def reenter(
     return fresh
 
 
+def enter_as_requested(
+    session: Session,
+    team_id: UUID,
+    permission: Permission,
+    *,
+    session_id: UUID | None,
+    api_key_id: UUID | None,
+) -> Access:
+    """
+    The access that somebody has now who asked for something to be done later, by what they came with then. Raises as
+    `enter_team` does.
+    """
+    access = _enter(session, _held(session_id, api_key_id, Origin()), Place(team_id))
+    access.require(permission)
+    return access
+
+
 def enter_new_team(actor: Actor, team_id: UUID, role: str) -> Access:
     """The access of the owner who is just making (or restoring) the team: enough to record an event, and no permission."""
     return _without_permissions(actor, team_id, role, is_owner=True)

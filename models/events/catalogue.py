@@ -384,3 +384,42 @@ class TaskCancelled(TaskEvent): ...
 
 @event("task_deleted", "task", "{actor} deleted the task {resource}")
 class TaskDeleted(TaskEvent): ...
+
+
+@event("activity_read", "team", "{actor} read the activity log")
+class ActivityRead(Event):
+    """Once per reader and hour, however much they read (models/operations/activity_reads.py)."""
+
+    team_id: UUID
+
+
+@event("activity_exported", "export", "{actor} exported the activity log as {format}")
+class ActivityExported(Event):
+    """Recorded before the first byte leaves."""
+
+    export_id: UUID
+    format: str
+    proof: bool
+    descending: bool
+    filters: dict[str, Any]
+    """As they were given; of a text or an address that was searched for, only that it was: either can name a person."""
+    as_file: bool
+    """Whether a worker writes it to a file; else it is streamed at once."""
+
+
+@event("activity_export_finished", "export", "{actor} finished an export of the activity log: {state}")
+class ActivityExportFinished(Event):
+    export_id: UUID
+    state: str
+    """`completed` or `failed`."""
+    rows: int
+    sha256: str | None
+    """Of the file, in hex: what somebody holds against it later."""
+    error: str | None
+
+
+@event("activity_export_deleted", "export", "{actor} deleted an export of the activity log")
+class ActivityExportDeleted(Event):
+    export_id: UUID
+    state: str
+    """What it was in."""

@@ -2,6 +2,8 @@
 
 from models.tables.accounts import AccountEvent, Erasure, MailedToken, RecoveryCode, SecondFactor
 from models.tables.activity import ActivityHead, ActivityLog
+from models.tables.activity_exports import ActivityExport
+from models.tables.activity_reads import ActivityRead
 from models.tables.api_keys import Agent, ApiKey
 from models.tables.checkpoints import Checkpoint, SigningKey
 from models.tables.idempotency import IdempotencyKey
@@ -21,8 +23,10 @@ from models.tables.workspaces import DeletedWorkspace, Workspace, WorkspaceMembe
 
 __all__ = [
     "AccountEvent",
+    "ActivityExport",
     "ActivityHead",
     "ActivityLog",
+    "ActivityRead",
     "Agent",
     "ApiKey",
     "Checkpoint",

@@ -2,6 +2,7 @@
 
 import datetime as dt
 from typing import Any
+from uuid import UUID
 
 import pytest
 from flask import Flask
@@ -9,6 +10,8 @@ from flask import Flask
 from models.database import transaction
 from models.events.catalogue import CATALOGUE
 from models.operations import erasures, refusals
+from models.operations import activity_exports as operations
+from models.queries import activity_exports
 from tests.factories import (
     Person,
     TeamSetting,
@@ -82,6 +85,7 @@ def make_everything_happen(app: Flask) -> TeamSetting:
     make_memberships_happen(setting, workspace)
     do("PUT", "/legal-hold", {"reason": "The case"})
     do("DELETE", "/legal-hold")
+    make_exports_happen(setting)
     do("DELETE", f"/workspaces/{workspace}")
     owner.delete(path)
     assert owner.post(f"{path}/restore").status_code == 200
@@ -139,6 +143,27 @@ def make_refusals_happen(setting: TeamSetting) -> None:
         nobody=refusals.NOBODY,
     )
     maintenance.fold_refusals()
+def make_exports_happen(setting: TeamSetting) -> None:
+    """One that fails, and is deleted; and the viewer reads the log, which is noted once."""
+    path = f"{setting.path}/activity"
+    export_id = UUID(setting.admin.post(f"{path}/exports", json={"format": "csv"}).json["id"])
+    with transaction() as session:
+        access = setting.admin.enter(session, setting.id)
+        export = activity_exports.get(session, access, export_id)
+        export.state, export.attempt_id = "running", export_id
+        attempt = operations.Attempt(export_id, export_id, access, activity_exports.request_of(export))
+        session.flush()
+        operations.failed(session, attempt, "No space is left", for_good=True)
+    assert setting.admin.delete(f"{path}/exports/{export_id}").status_code == 204
+    log(setting)
+
+
+@pytest.fixture
+def team(app: Flask) -> TeamSetting:
+    """Whose viewer was noted as a reader of the log."""
+    setting = make_team(app)
+    log(setting)
+    return setting
 
 
 @pytest.fixture(scope="module")
@@ -193,6 +218,10 @@ SUMMARIES = {
     "task_failed": "Owner reported the task Count as failed: lost {count} at 100%",
     "task_cancelled": "Owner cancelled the task Sing",
     "task_deleted": "Owner deleted the task Sing",
+    "activity_read": "Viewer read the activity log",
+    "activity_exported": "Admin exported the activity log as csv",
+    "activity_export_finished": "The system finished an export of the activity log: failed",
+    "activity_export_deleted": "Admin deleted an export of the activity log",
 }
 """What the newest row of each action says."""
 
@@ -284,7 +313,8 @@ def test_filters_by_person_and_thing(eventful: TeamSetting) -> None:
     one = log(eventful, resource_id=deleted["resource_id"])
     assert actions(one) == ["task_deleted", "task_cancelled", "task_created"]
     assert log(eventful, user_id=str(eventful.member.id), resource_id=deleted["resource_id"]) == one[2:]
-    assert log(eventful, user_id=str(eventful.viewer.id)) == []
+    assert actions(log(eventful, user_id=str(eventful.viewer.id))) == ["activity_read"]
+    assert log(eventful, user_id=str(make_person(eventful.owner.app).id)) == []
 
 
 def test_filters_by_time_from_since_on_and_before_until(team: TeamSetting) -> None:

@@ -62,6 +62,23 @@ VALID: dict[str, dict[str, Any]] = {
     "TaskHeartbeatSchema": {"lease_id": ID, "lease_s": 60},
     "TaskCompleteSchema": {"lease_id": ID, "result": [1], "llm_tokens_used": 1},
     "TaskFailSchema": {"lease_id": ID, "error": "out of tokens"},
+    "ActivityExportCreateSchema": {
+        "format": "csv",
+        "order": "asc",
+        "proof": False,
+        "action": ["task_created"],
+        "user_id": ID,
+        "agent_id": ID,
+        "api_key_id": ID,
+        "resource_type": "task",
+        "resource_id": ID,
+        "workspace_id": ID,
+        "outcome": "success",
+        "ip_address": "192.0.2.1",
+        "since": "2026-01-01T00:00:00Z",
+        "until": "2099-01-01T00:00:00Z",
+        "q": "tide",
+    },
     "UsageReportSchema": {"events": [{"external_id": "a", "metric": "llm_tokens_used", "quantity": 1}]},
 }
 """A good body of every schema. The tests change one thing of it, so a refusal can only be for that."""

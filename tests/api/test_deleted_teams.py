@@ -134,6 +134,7 @@ def fill(setting: TeamSetting) -> None:
     make_key(setting, setting.admin, "tasks:read", agent_id=agent["id"])
     assert owner.post(f"{path}/ws-tickets").status_code == 201
     assert setting.viewer.post(f"{path}/workspaces", json={"name": "A"}).status_code == 403
+    assert owner.post(f"{path}/activity/exports", json={}).status_code == 201
 
 
 def test_all_of_it_goes_and_nothing_of_another(app: Flask) -> None:

@@ -175,6 +175,7 @@ def ids_in(setting: TeamSetting) -> dict[str, Any]:
         "invitation_id": invite(setting, f"{setting.id.hex}@example.com")["id"],
         "agent_id": make_agent(setting)["id"],
         "api_key_id": make_key(setting, setting.owner, "tasks:read").key_id,
+        "export_id": setting.owner.post(f"{setting.path}/activity/exports", json={}).json["id"],
         "name": "theirs",
     }
 

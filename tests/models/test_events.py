@@ -27,6 +27,11 @@ from models.operations import (
     members,
     refusals,
     retention,
+    activity_exports,
+    agents,
+    api_keys,
+    invitations,
+    members,
     roles,
     tasks,
     teams,
@@ -39,10 +44,12 @@ from models.queries import tasks as task_queries
 from models.queries import teams as team_queries
 from models.queries import users
 from models.queries import workspaces as workspace_queries
+from models.queries.activity_exports import ExportRequest
 from models.queries.activity_filters import ActivityFilter
 from models.queries.paging import Page
 from models.queries.roles import RoleView
 from models.tables import (
+    ActivityExport,
     Agent,
     ApiKey,
     Invitation,
@@ -160,6 +167,21 @@ class Scene:
             )
         )
         return self.member("viewer")
+
+    def export(self, **values: Any) -> ActivityExport:
+        export: ActivityExport = self.arrange(
+            ActivityExport(
+                team_id=self.setting.id,
+                user_id=self.setting.owner.id,
+                session_id=self.access.session_id,
+                format="csv",
+                proof=False,
+                descending=True,
+                filters={},
+                **values,
+            )
+        )
+        return export
 
     def started(self) -> Task:
         """The task in processing, with the event of that out of the way."""
@@ -307,6 +329,17 @@ def refuse_more_than_are_named(scene: Scene) -> None:
 
 def erase(scene: Scene) -> None:
     erasures.erase(scene.session, erasures.lock(scene.session, scene.setting.viewer.id), in_person=False)
+SEARCH = ExportRequest(ActivityFilter(action=["task_created"], q="Ada", ip_address="192.0.2.1"), "csv")
+
+
+def have_exported(scene: Scene) -> UUID:
+    return activity_exports.create(*scene.args, scene.team, SEARCH).export.id
+
+
+def finish_an_export(scene: Scene) -> None:
+    export = scene.export(state="running", attempt_id=scene.task_id)
+    attempt = activity_exports.Attempt(export.id, scene.task_id, scene.access, SEARCH)
+    assert activity_exports.complete(scene.session, attempt, rows=7, size=70, sha256=b"\xab" * 32)
 
 
 CASES = [
@@ -647,8 +680,43 @@ CASES = [
         lambda scene: scene.said_of_the_task("pending"),
         "Owner deleted the task Write",
     ),
+    Case(
+        "activity_exported",
+        have_exported,
+        lambda scene: {
+            "format": "csv",
+            "proof": False,
+            "descending": True,
+            "filters": {"action": ["task_created"], "q": "withheld", "ip_address": "withheld"},
+            "as_file": True,
+        },
+        "Owner exported the activity log as csv",
+    ),
+    Case(
+        "activity_export_finished",
+        finish_an_export,
+        lambda scene: {
+            "export_id": str(scene.arranged.id),
+            "state": "completed",
+            "rows": 7,
+            "sha256": "ab" * 32,
+            "error": None,
+        },
+        "The system finished an export of the activity log: completed",
+        by=SYSTEM,
+    ),
+    Case(
+        "activity_export_deleted",
+        lambda scene: activity_exports.delete(*scene.args, scene.export()),
+        lambda scene: {"export_id": str(scene.arranged.id), "state": "pending"},
+        "Owner deleted an export of the activity log",
+    ),
 ]
 ELSEWHERE = {"team_created", "activity_purged"}  # no team is there yet; tests/workers/test_retention.py
+ELSEWHERE = {
+    "team_created",  # there is no team yet to set a scene in
+    "activity_read",  # recorded as the transaction commits: test_activity_reads.py
+}
 
 
 @pytest.fixture
