@@ -13,9 +13,15 @@ broker_url = settings().redis_url
 task_default_queue = "maintenance"
 # Each with an exchange of its own: left out, all would be bound to the default queue's.
 task_queues = tuple(
-    Queue(name, Exchange(name), routing_key=name) for name in ("outbox", "usage", "mail", "maintenance")
+    Queue(name, Exchange(name), routing_key=name)
+    for name in ("outbox", "usage", "mail", "webhooks", "maintenance")
 )
-task_routes = {"outbox.*": {"queue": "outbox"}, "usage.*": {"queue": "usage"}, "mail.*": {"queue": "mail"}}
+task_routes = {
+    "outbox.*": {"queue": "outbox"},
+    "usage.*": {"queue": "usage"},
+    "mail.*": {"queue": "mail"},
+    "webhooks.*": {"queue": "webhooks"},
+}
 task_create_missing_queues = False  # a misspelt queue is an error, not a place where messages wait for ever
 
 # A task that dies with its process is delivered again; every task is safe to run twice.
@@ -72,6 +78,8 @@ beat_schedule = {
         "schedule": 1.0,
         "options": {"expires": 2.0},
     },
+    "send webhooks": {"task": "webhooks.deliver", "schedule": 1.0, "options": {"expires": 2.0}},
+    "forget old deliveries": {"task": "webhooks.expire", "schedule": 3600.0},
     "send mail": {"task": "mail.send", "schedule": 2.0, "options": {"expires": 4.0}},
     "make the log's partitions": {"task": "activity.ensure_partitions", "schedule": 3600.0},
     "expire idempotency keys": {"task": "idempotency.expire", "schedule": 3600.0},

@@ -27,6 +27,7 @@ from api import (
     teams,
     usage,
     users,
+    webhooks,
     workspaces,
 )
 from api.json import Json
@@ -53,6 +54,7 @@ BLUEPRINTS = (
     usage,
     billing,
     presence,
+    webhooks,
 )
 LARGEST_BODY = 1024 * 1024
 

@@ -6,6 +6,7 @@ waits until the product is ready and stops them in the opposite order.
 """
 
 import argparse
+import base64
 import fcntl
 import os
 import secrets
@@ -165,6 +166,7 @@ def _environment(settings: Settings, servers: Sequence[EmbeddedServer], *, demo:
         **os.environ,
         **{addresses[server.name]: server.url for server in servers},
         "AGENTHQ_DATA": str(settings.data_directory),
+        "ENCRYPTION_KEY": os.environ.get("ENCRYPTION_KEY") or _kept_key(settings, "encryption-key"),
         "PYTHONUNBUFFERED": "1",
     }
 
@@ -200,6 +202,14 @@ def _demo_password(settings: Settings) -> str:
     file = settings.data_directory / "demo-password"
     if not file.exists():
         write_secret(file, secrets.token_hex(8))
+    return file.read_text()
+
+
+def _kept_key(settings: Settings, name: str) -> str:
+    """A key of 32 random bytes in base64, made once for each data directory."""
+    file = settings.data_directory / name
+    if not file.exists():
+        write_secret(file, base64.b64encode(secrets.token_bytes(32)).decode())
     return file.read_text()
 
 

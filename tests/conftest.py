@@ -32,6 +32,8 @@ SERVERS = pytest.StashKey[list[Any]]()
 os.environ.setdefault("RATE_LIMIT_AUTH", "1000000 per minute")
 os.environ.setdefault("RATE_LIMIT_API", "1000000 per minute")
 os.environ.setdefault("LOG_LEVEL", "WARNING")
+os.environ["ENCRYPTION_KEY"] = "A" * 43 + "="
+os.environ["WEBHOOK_PRIVATE_NETWORKS"] = "127.0.0.0/8"  # where the tests' receivers are
 
 # The same examples in every run, so that a red run is the change's doing; EXPLORE=1 looks for new ones.
 hypothesis_settings.register_profile("repeatable", derandomize=True)

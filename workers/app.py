@@ -19,6 +19,7 @@ app = Celery(
         "workers.usage",
         "workers.activity",
         "workers.mail",
+        "workers.webhooks",
         "workers.tasks",
         "workers.maintenance",
     ],

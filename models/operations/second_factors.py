@@ -17,6 +17,7 @@ import pyotp
 from sqlalchemy import delete, func, select
 from sqlalchemy.orm import Session
 
+from models import encryption
 from models.access.actor import Actor, Origin
 from models.access.credentials import hash_secret
 from models.errors import Conflict, DomainError, Invalid, SecondFactorRequired, TooManyAttempts
@@ -75,7 +76,9 @@ def begin(session: Session, user: User) -> Setup:
         session.delete(found)
         session.flush()  # makes room for the new one
     secret = pyotp.random_base32()
-    session.add(SecondFactor(user_id=user.id, secret=secret))
+    session.add(
+        SecondFactor(user_id=user.id, secret=encryption.encrypt_text(secret, context=_context(user.id)))
+    )
     return Setup(secret, pyotp.TOTP(secret).provisioning_uri(name=user.email, issuer_name=ISSUER))
 
 
@@ -183,10 +186,23 @@ def _of(session: Session, user_id: UUID) -> SecondFactor | None:
     return session.get(SecondFactor, user_id, with_for_update=True, populate_existing=True)
 
 
+def _context(user_id: UUID) -> str:
+    return f"second_factor:{user_id}"
+
+
+def _secret_of(factor: SecondFactor) -> str:
+    """The secret; one that was kept in clear, or under another key than the first, is brought under it on the way."""
+    context = _context(factor.user_id)
+    secret = encryption.decrypt_text(factor.secret, context=context)
+    if encryption.is_stale_text(factor.secret):
+        factor.secret = encryption.encrypt_text(secret, context=context)
+    return secret
+
+
 def _step_of(factor: SecondFactor, code: str) -> int | None:
     """The time step that the code is of; None if it is not of one near now. The latest, of several with one code."""
     digits = "".join(code.split())
-    totp = pyotp.TOTP(factor.secret)
+    totp = pyotp.TOTP(_secret_of(factor))
     now = int(datetime.now(UTC).timestamp()) // STEP_S
     steps = range(now - DRIFT_STEPS, now + DRIFT_STEPS + 1)
     same = [step for step in steps if hmac.compare_digest(totp.generate_otp(step).encode(), digits.encode())]

@@ -60,6 +60,19 @@ VALID: dict[str, dict[str, Any]] = {
     "TaskHeartbeatSchema": {"lease_id": ID, "lease_s": 60},
     "TaskCompleteSchema": {"lease_id": ID, "result": [1], "llm_tokens_used": 1},
     "TaskFailSchema": {"lease_id": ID, "error": "out of tokens"},
+    "WebhookCreateSchema": {
+        "url": "http://127.0.0.1:65535/hook",
+        "description": "Our SIEM",
+        "actions": ["task_created"],
+        "enabled": False,
+    },
+    "WebhookUpdateSchema": {
+        "url": "http://127.0.0.1:65535/hook",
+        "description": "Our SIEM",
+        "actions": ["task_created"],
+        "enabled": False,
+    },
+    "ReplaySchema": {"from_seq": 1, "until_seq": 1},
     "UsageReportSchema": {"events": [{"external_id": "a", "metric": "llm_tokens_used", "quantity": 1}]},
 }
 """A good body of every schema. The tests change one thing of it, so a refusal can only be for that."""

@@ -19,7 +19,18 @@ from models.errors import Conflict, DomainError, Invalid
 from models.events import catalogue
 from models.events.catalogue import CATALOGUE, Event
 from models.events.record import EVENTS_RECORDED
-from models.operations import agents, api_keys, invitations, members, roles, tasks, teams, workspaces
+from models.operations import (
+    agents,
+    api_keys,
+    invitations,
+    members,
+    roles,
+    tasks,
+    teams,
+    webhooks,
+    workspaces,
+)
+from models.posting import Answer
 from models.queries import activity as log
 from models.queries import members as member_queries
 from models.queries import roles as role_queries
@@ -38,6 +49,8 @@ from models.tables import (
     Task,
     Team,
     TeamMember,
+    Webhook,
+    WebhookDelivery,
     Workspace,
     WorkspaceMember,
 )
@@ -147,6 +160,36 @@ class Scene:
         )
         return self.member("viewer")
 
+    def webhook(self) -> Webhook:
+        webhook: Webhook = self.arrange(
+            Webhook(
+                team_id=self.setting.id,
+                user_id=self.setting.owner.id,
+                url="https://hooks.example/secret?token=secret",
+                secret=b"",
+                delivered_seq=7,
+            )
+        )
+        return webhook
+
+    def delivery(self, webhook: Webhook) -> WebhookDelivery:
+        delivery: WebhookDelivery = self.arrange(
+            WebhookDelivery(
+                team_id=self.setting.id,
+                webhook_id=webhook.id,
+                seq=5,
+                event_id=webhook.id,
+                action="task_created",
+                state="dead",
+                attempts=15,
+            )
+        )
+        self.arranged = webhook
+        return delivery
+
+    def said_of_the_webhook(self, **more: Any) -> dict[str, Any]:
+        return {"webhook_id": str(self.arranged.id), "name": "hooks.example", **more}
+
     def started(self) -> Task:
         """The task in processing, with the event of that out of the way."""
         self.session.execute(
@@ -244,6 +287,11 @@ def make_key(scene: Scene) -> UUID:
         *scene.args, name="Robot", permissions=["tasks:read", "teams:read"], expires_at=LONG_AFTER
     )
     return made.row.id
+
+
+def redeliver(scene: Scene) -> None:
+    webhook = scene.webhook()
+    webhooks.redeliver(*scene.args, webhook, scene.delivery(webhook))
 
 
 def let_a_lease_run_out(scene: Scene) -> None:
@@ -556,6 +604,67 @@ CASES = [
         lambda scene: scene.said_of_the_task("pending"),
         "Owner deleted the task Write",
     ),
+    Case(
+        "webhook_created",
+        lambda scene: (
+            webhooks.create(
+                *scene.args,
+                scene.team,
+                url="https://hooks.example/secret?token=secret",
+                actions=["task_created", "role_created", "task_created"],
+            ).row.id
+        ),
+        lambda _: {"name": "hooks.example", "actions": ["role_created", "task_created"], "enabled": True},
+        "Owner made a webhook to hooks.example",
+    ),
+    Case(
+        "webhook_updated",
+        lambda scene: webhooks.update(
+            *scene.args, scene.webhook(), url="https://new.example:8443/secret", enabled=False
+        ),
+        lambda scene: scene.said_of_the_webhook(
+            name="new.example:8443",
+            changes={"url": ["hooks.example", "new.example:8443"], "enabled": [True, False]},
+        ),
+        "Owner changed the webhook to new.example:8443",
+    ),
+    Case(
+        "webhook_deleted",
+        lambda scene: webhooks.delete(*scene.args, scene.webhook()),
+        lambda scene: scene.said_of_the_webhook(),
+        "Owner deleted the webhook to hooks.example",
+    ),
+    Case(
+        "webhook_secret_rotated",
+        lambda scene: webhooks.rotate_secret(*scene.args, scene.webhook()) and None,
+        lambda scene: scene.said_of_the_webhook(),
+        "Owner rotated the secret of the webhook to hooks.example",
+    ),
+    Case(
+        "webhook_disabled",
+        lambda scene: webhooks.disable(scene.session, scene.webhook(), webhooks.GONE),
+        lambda scene: scene.said_of_the_webhook(reason="gone", failing_since=None),
+        "The system disabled the webhook to hooks.example: gone",
+        by=SYSTEM,
+    ),
+    Case(
+        "webhook_tested",
+        lambda scene: webhooks.tested(*scene.args, scene.webhook(), Answer(500, "status", 3)),
+        lambda scene: scene.said_of_the_webhook(status=500, error="status"),
+        "Owner sent a test to the webhook to hooks.example",
+    ),
+    Case(
+        "webhook_replayed",
+        lambda scene: webhooks.replay(*scene.args, scene.webhook(), from_seq=2),
+        lambda scene: scene.said_of_the_webhook(from_seq=2, until_seq=7),
+        "Owner had the events 2 to 7 sent again to the webhook to hooks.example",
+    ),
+    Case(
+        "webhook_redelivered",
+        redeliver,
+        lambda scene: scene.said_of_the_webhook(seq=5),
+        "Owner had the event 5 sent again to the webhook to hooks.example",
+    ),
 ]
 ELSEWHERE = {"team_created"}  # there is no team yet to set a scene in
 
@@ -650,6 +759,7 @@ UNCHANGED: dict[str, Callable[[Scene], Any]] = {
         *scene.args, scene.team, scene.role(), name="auditor", permissions=["activity:read", "activity:read"]
     ),
     "an agent": lambda scene: agents.update(*scene.args, scene.team, scene.agent(), role="member"),
+    "a webhook": lambda scene: webhooks.update(*scene.args, scene.webhook(), actions=None, enabled=True),
     "a list": lambda scene: workspaces.set_member(
         *scene.args, scene.team, scene.workspace, scene.listed(), role="viewer"
     ),
@@ -709,6 +819,10 @@ REFUSED: dict[str, tuple[Callable[[Scene], Any], type[DomainError]]] = {
             replacement="member",
         ),
         Conflict,
+    ),
+    "a replay of what was not sent": (
+        lambda scene: webhooks.replay(*scene.args, scene.webhook(), from_seq=8, until_seq=8),
+        Invalid,
     ),
     "to its owner": (
         lambda scene: members.transfer_ownership(*scene.args, scene.team, user_id=scene.actor.id),

@@ -1,0 +1,174 @@
+"""Sending the log to webhooks (models/operations/deliveries.py): several at once, each in the log's order."""
+
+import time
+from collections.abc import Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager, suppress
+from datetime import timedelta
+
+import structlog
+from redis import Redis
+from redis.exceptions import LockError
+
+from models.database import transaction
+from models.destinations import parse
+from models.operations import deliveries, webhook_messages, webhooks
+from models.operations.deliveries import LEASED_FOR, Batch, Lease, Message, Outcome
+from models.posting import TOTAL_S, Answer, Poster
+from models.settings import settings
+from realtime.publisher import connect
+from workers.app import app
+
+log = structlog.get_logger("workers.webhooks")
+
+LOCK_KEY = "webhooks:delivering:"
+THREADS = 16
+SLOW_AT_ONCE = THREADS // 2
+"""Webhooks that were slow or failed the last time: the rest of the threads are for the others."""
+TURN_S = 5.0
+"""After so long a webhook makes way for others, when the POST that it is at is done."""
+NOTED_EVERY_S = 0.5
+"""What a kill of the process repeats at the most, and the lead that the log of deliveries has over what it shows."""
+LONGEST_RUN_S = 20.0
+LOCKED_FOR_S = LONGEST_RUN_S + TURN_S + TOTAL_S + 15.0
+POLL_S = 0.1
+BACK_OFF = timedelta(minutes=1)
+"""After a fault of our own."""
+
+
+@app.task(name="webhooks.deliver")
+def deliver() -> None:
+    """
+    Sends all that is due. So many runs at a time as WEBHOOK_WORKERS says: receivers that do not answer must not hold up
+    every worker process. Were the lock lost, two runs would still not serve the same webhook.
+    """
+    with _place(connect(settings().redis_url)) as found:
+        if found:
+            deliver_due()
+
+
+@app.task(name="webhooks.expire")
+def expire() -> None:
+    """Forgets old deliveries and secrets, and brings what other keys encrypted under the first."""
+    with transaction() as session:
+        webhooks.expire_secrets(session)
+    with transaction() as session:
+        webhooks.encrypt_again(session)
+    gone = 1
+    while gone:
+        with transaction() as session:
+            gone = deliveries.expire(session)
+
+
+@contextmanager
+def _place(redis: Redis) -> Iterator[bool]:
+    """One of the places of the runs; False when all are taken."""
+    for number in range(settings().webhook_workers):
+        lock = redis.lock(f"{LOCK_KEY}{number}", timeout=LOCKED_FOR_S)
+        if lock.acquire(blocking=False):
+            try:
+                yield True
+            finally:
+                with suppress(LockError):  # it took too long, and the lock is someone else's
+                    lock.release()
+            return
+    yield False
+
+
+def deliver_due() -> int:
+    """Serves webhooks, several at once, until none has anything to send or the run has lasted; how many turns it gave."""
+    until, turns = time.monotonic() + LONGEST_RUN_S, 0
+    running: dict[Future[None], Lease] = {}
+    with ThreadPoolExecutor(THREADS, thread_name_prefix="webhook") as threads:
+        while True:
+            claimed = []
+            if len(running) < THREADS and time.monotonic() < until:
+                slow = sum(lease.slow for lease in running.values())
+                with transaction() as session:
+                    claimed = deliveries.claim(
+                        session, limit=THREADS - len(running), slow=max(0, SLOW_AT_ONCE - slow)
+                    )
+            running |= {threads.submit(serve, lease): lease for lease in claimed}
+            turns += len(claimed)
+            if not running:
+                return turns
+            done, _ = wait(running, timeout=POLL_S, return_when=FIRST_COMPLETED)
+            for each in done:
+                del running[each]
+
+
+def serve(lease: Lease) -> None:
+    """One turn of one webhook. Whatever goes wrong here is logged, and the webhook tried again in a while."""
+    after = timedelta(0)
+    try:
+        Turn(lease).run()
+    except Exception:  # one webhook's fault must not end the run of the others
+        log.exception("webhook not served", webhook_id=str(lease.webhook_id))
+        after = BACK_OFF
+    try:
+        with transaction() as session:
+            deliveries.release(session, lease, after=after)
+    except Exception:  # the lease runs out by itself
+        log.exception("webhook not released", webhook_id=str(lease.webhook_id))
+
+
+class Turn:
+    """Sends, with no transaction open, and notes every moment what it sent."""
+
+    def __init__(self, lease: Lease) -> None:
+        self._lease = lease
+        self._until = time.monotonic() + TURN_S
+        self._unnoted: list[Outcome] = []
+        self._leased_until = self._noted_at = 0.0
+
+    def run(self) -> None:
+        poster, url = None, None
+        try:
+            while (batch := self._load()) is not None and not batch.is_empty:
+                if poster is None or url != batch.url:
+                    poster, url = self._poster(poster, batch.url), batch.url
+                if not self._send(poster, batch) or time.monotonic() >= self._until:
+                    return
+        finally:
+            if poster is not None:
+                poster.close()
+
+    def _poster(self, before: Poster | None, url: str) -> Poster:
+        if before is not None:
+            before.close()
+        return Poster(parse(url), settings().webhook_private_networks)
+
+    def _load(self) -> Batch | None:
+        self._renewing()
+        with transaction() as session:
+            return deliveries.load(session, self._lease)
+
+    def _send(self, poster: Poster, batch: Batch) -> bool:
+        """Whether to go on: every message was delivered, and time is left."""
+        for message in (*batch.redeliveries, *batch.events):
+            # When this process stood still, another may have taken over.
+            if time.monotonic() > self._leased_until - TOTAL_S and not self._note():
+                return False
+            answer = self._post(poster, batch, message)
+            self._unnoted.append(Outcome(message, answer))
+            late = time.monotonic() - self._noted_at > NOTED_EVERY_S
+            failed = not answer.delivered and message in batch.events
+            if (late or failed) and not self._note():
+                return False
+            if time.monotonic() >= self._until:
+                return self._note()
+        return self._note(through=batch.through if batch.events else None)
+
+    def _post(self, poster: Poster, batch: Batch, message: Message) -> Answer:
+        headers = webhook_messages.headers(batch.secrets, message.id, message.body)
+        return poster.post(message.body, headers)
+
+    def _note(self, through: int | None = None) -> bool:
+        outcomes, self._unnoted = self._unnoted, []
+        self._renewing()
+        with transaction() as session:
+            return deliveries.settle(session, self._lease, outcomes, through=through)
+
+    def _renewing(self) -> None:
+        self._noted_at = time.monotonic()
+        self._leased_until = self._noted_at + LEASED_FOR.total_seconds()
