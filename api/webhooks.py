@@ -49,9 +49,7 @@ class ChecksAddress(PreparedResource):
         """What is wrong with the body's address is kept for `require_address`; raises as entering and parsing do."""
         assert request.view_args is not None  # noqa: S101  the route has a team
         with transaction() as session:
-            access = enter_team(session, credential(), request.view_args["team_id"], permission)
-            if webhook_id := request.view_args.get("webhook_id"):
-                webhooks.get(session, access, webhook_id)
+            enter_team(session, credential(), request.view_args["team_id"], permission)
         url = read_body(schema).get("url")
         if url is None:
             return
@@ -194,8 +192,8 @@ class Deliveries(Resource):
     @blueprint.lists(DeliverySchema)
     def get(self, query: dict[str, Any], webhook_id: UUID) -> dict[str, Any]:
         """What became of the events, newest event first; kept for 30 days. Dead letters are those of the state `dead`."""
-        webhooks.get(self.session, self.access, webhook_id)
         page = page_from(query)
+        webhooks.get(self.session, self.access, webhook_id)
         return envelope(webhooks.deliveries(self.session, self.access, webhook_id, page, **query))
 
 

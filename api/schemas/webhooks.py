@@ -70,7 +70,10 @@ class WebhookSchema(Schema):
 
 
 class NewWebhookSchema(WebhookSchema):
-    secret = fields.String(metadata={"description": "Signs what is sent. Shown once."})
+    secret = fields.String(
+        attribute="not the row's, which is encrypted",
+        metadata={"description": "Signs what is sent. Shown once."},
+    )
 
     @pre_dump
     def its_row(self, made: NewSecret, **_: Any) -> Webhook:
