@@ -44,7 +44,7 @@ def decrypt(kept: bytes, *, context: str) -> bytes:
                 return AESGCM(key).decrypt(
                     kept[NONCE_AT:CIPHERTEXT_AT], kept[CIPHERTEXT_AT:], context.encode()
                 )
-            except InvalidTag as error:
+            except (InvalidTag, ValueError) as error:  # or too short to hold a nonce
                 raise Unavailable("A secret that is kept encrypted was changed.") from error
     raise Unavailable("No key in ENCRYPTION_KEY decrypts a secret that is kept.")
 
@@ -64,8 +64,8 @@ def decrypt_text(kept: str, *, context: str) -> str:
 
 
 def is_stale(kept: bytes) -> bool:
-    """Whether another key than the first encrypted it."""
-    return available() and kept[:NONCE_AT] != VERSION + key_id(settings().encryption_keys[0])
+    """Whether another of the keys than the first encrypted it."""
+    return any(kept[:NONCE_AT] == VERSION + key_id(key) for key in settings().encryption_keys[1:])
 
 
 def is_stale_text(kept: str) -> bool:

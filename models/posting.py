@@ -227,7 +227,8 @@ def _name_of(error: Exception) -> str:
         return "timeout"
     if isinstance(error, httpcore.ProtocolError):
         return "protocol"
-    return "tls" if isinstance(error.__cause__, ssl.SSLError) else "connection"
+    # The library hands on what the socket raised as the argument of its own error.
+    return "tls" if any(isinstance(each, ssl.SSLError) for each in error.args) else "connection"
 
 
 def _ms_since(started: float) -> int:
