@@ -20,7 +20,7 @@ KEY_ID_LENGTH, NONCE_LENGTH = 4, 12
 NONCE_AT = len(VERSION) + KEY_ID_LENGTH
 CIPHERTEXT_AT = NONCE_AT + NONCE_LENGTH
 TEXT_PREFIX = "enc1:"
-"""Of a secret that is kept as text: what lacks it was kept before there was a key."""
+"""Of a secret that is kept as text, with the key's id in hex; what lacks it was kept before there was a key."""
 
 
 def available() -> bool:
@@ -53,26 +53,24 @@ def encrypt_text(plain: str, *, context: str) -> str:
     """As text, for a column that holds some; as it is where no key is set."""
     if not available():
         return plain
-    return TEXT_PREFIX + base64.b64encode(encrypt(plain.encode(), context=context)).decode()
+    return current_prefix() + base64.b64encode(encrypt(plain.encode(), context=context)).decode()
 
 
 def decrypt_text(kept: str, *, context: str) -> str:
     """What `encrypt_text` kept, or what was kept before there was a key. Raises Unavailable as `decrypt` does."""
     if not kept.startswith(TEXT_PREFIX):
         return kept
-    return decrypt(base64.b64decode(kept.removeprefix(TEXT_PREFIX)), context=context).decode()
+    return decrypt(base64.b64decode(kept.rpartition(":")[2]), context=context).decode()
+
+
+def current_prefix() -> str:
+    """What a text begins with that the first key encrypted; nothing, where no key is set."""
+    return f"{TEXT_PREFIX}{key_id(settings().encryption_keys[0]).hex()}:" if available() else ""
 
 
 def is_stale(kept: bytes) -> bool:
     """Whether another of the keys than the first encrypted it."""
     return any(kept[:NONCE_AT] == VERSION + key_id(key) for key in settings().encryption_keys[1:])
-
-
-def is_stale_text(kept: str) -> bool:
-    """`is_stale`, of what `encrypt_text` kept; what is not encrypted is."""
-    if not kept.startswith(TEXT_PREFIX):
-        return available()
-    return is_stale(base64.b64decode(kept.removeprefix(TEXT_PREFIX)))
 
 
 def key_id(key: bytes) -> bytes:

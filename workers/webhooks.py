@@ -1,18 +1,19 @@
 """Sending the log to webhooks (models/operations/deliveries.py): several at once, each in the log's order."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager, suppress
 from datetime import timedelta
 
 import structlog
-from redis import Redis
+from redis import Redis, RedisError
 from redis.exceptions import LockError
+from redis.lock import Lock
 
 from models.database import transaction
 from models.destinations import parse
-from models.operations import deliveries, webhook_messages, webhooks
+from models.operations import deliveries, second_factors, webhook_messages, webhooks
 from models.operations.deliveries import LEASED_FOR, Batch, Lease, Message, Outcome
 from models.posting import TOTAL_S, Answer, Poster
 from models.settings import settings
@@ -30,8 +31,10 @@ TURN_S = 5.0
 NOTED_EVERY_S = 0.5
 """What a kill of the process repeats at the most, and the lead that the log of deliveries has over what it shows."""
 LONGEST_RUN_S = 20.0
-LOCKED_FOR_S = LONGEST_RUN_S + TURN_S + TOTAL_S + 15.0
+LOCKED_FOR_S = 5.0
+"""Anew with every look around: what a run that was killed held is free again so soon."""
 POLL_S = 0.1
+ENCRYPTED_AT_ONCE = 500
 BACK_OFF = timedelta(minutes=1)
 """After a fault of our own."""
 
@@ -42,9 +45,9 @@ def deliver() -> None:
     Sends all that is due. So many runs at a time as WEBHOOK_WORKERS says: receivers that do not answer must not hold up
     every worker process. Were the lock lost, two runs would still not serve the same webhook.
     """
-    with _place(connect(settings().redis_url)) as found:
-        if found:
-            deliver_due()
+    with _place(connect(settings().redis_url)) as lock:
+        if lock is not None:
+            deliver_due(lambda: _hold(lock))
 
 
 @app.task(name="webhooks.expire")
@@ -54,6 +57,10 @@ def expire() -> None:
         webhooks.expire_secrets(session)
     with transaction() as session:
         webhooks.encrypt_again(session)
+    moved = 1
+    while moved:
+        with transaction() as session:
+            moved = second_factors.encrypt_again(session, ENCRYPTED_AT_ONCE)
     gone = 1
     while gone:
         with transaction() as session:
@@ -61,22 +68,30 @@ def expire() -> None:
 
 
 @contextmanager
-def _place(redis: Redis) -> Iterator[bool]:
-    """One of the places of the runs; False when all are taken."""
+def _place(redis: Redis) -> Iterator[Lock | None]:
+    """One of the places of the runs; None when all are taken."""
     for number in range(settings().webhook_workers):
         lock = redis.lock(f"{LOCK_KEY}{number}", timeout=LOCKED_FOR_S)
         if lock.acquire(blocking=False):
             try:
-                yield True
+                yield lock
             finally:
-                with suppress(LockError):  # it took too long, and the lock is someone else's
+                with suppress(LockError, RedisError):  # it took too long, and the lock is someone else's
                     lock.release()
             return
-    yield False
+    yield None
 
 
-def deliver_due() -> int:
-    """Serves webhooks, several at once, until none has anything to send or the run has lasted; how many turns it gave."""
+def _hold(lock: Lock) -> None:
+    with suppress(LockError, RedisError):  # it only saves processes
+        lock.reacquire()
+
+
+def deliver_due(look_around: Callable[[], None] = lambda: None) -> int:
+    """
+    Serves webhooks, several at once, until none has anything to send or the run has lasted; how many turns it gave. Calls
+    `look_around` every moment.
+    """
     until, turns = time.monotonic() + LONGEST_RUN_S, 0
     running: dict[Future[None], Lease] = {}
     with ThreadPoolExecutor(THREADS, thread_name_prefix="webhook") as threads:
@@ -92,6 +107,7 @@ def deliver_due() -> int:
             turns += len(claimed)
             if not running:
                 return turns
+            look_around()
             done, _ = wait(running, timeout=POLL_S, return_when=FIRST_COMPLETED)
             for each in done:
                 del running[each]
@@ -152,7 +168,7 @@ class Turn:
             answer = self._post(poster, batch, message)
             self._unnoted.append(Outcome(message, answer))
             late = time.monotonic() - self._noted_at > NOTED_EVERY_S
-            failed = not answer.delivered and message in batch.events
+            failed = not answer.delivered and not message.requested
             if (late or failed) and not self._note():
                 return False
             if time.monotonic() >= self._until:

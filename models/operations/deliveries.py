@@ -14,7 +14,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from sqlalchemy import delete, select, text
+from sqlalchemy import delete, exists, select, text
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 from uuid_utils.compat import uuid7
@@ -91,6 +91,8 @@ class Message:
     body: bytes
     attempts: int
     """Before this one."""
+    requested: bool = False
+    """Whether somebody asked to deliver it again, so that it goes out of turn."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,12 +173,11 @@ def settle(
     if webhook is None:
         return False
     webhook.lease_expires_at = _now(session) + LEASED_FOR
-    requested = _requested_seqs(session, webhook)
     place = before = _place(webhook)
     noted = []
     for outcome in outcomes:
         row = _noted(webhook, outcome)
-        if outcome.message.seq in requested:
+        if outcome.message.requested:
             row["state"] = DELIVERED if outcome.answer.delivered else DEAD
         elif outcome.answer.delivered:
             webhook.failing_since = webhook.last_error = None
@@ -189,7 +190,7 @@ def settle(
         place = through
     _write(session, noted)
     _move(session, webhook, before, place)
-    webhook.redelivering = bool(_requested_seqs(session, webhook))
+    webhook.redelivering = _is_asked(session, webhook)
     session.flush()
     return webhook.enabled and webhook.due_at <= _now(session)
 
@@ -294,22 +295,18 @@ def _requested(session: Session, access: Access, webhook: Webhook) -> list[Messa
             row.state, row.requested, row.next_attempt_at, row.last_error = DEAD, False, None, WITHHELD
     session.flush()
     if not views:
-        webhook.redelivering = bool(_requested_seqs(session, webhook))
-    return [_message(views[row.seq], row.attempts) for row in rows if row.seq in views]
+        webhook.redelivering = _is_asked(session, webhook)
+    return [_message(views[row.seq], row.attempts, requested=True) for row in rows if row.seq in views]
 
 
-def _requested_seqs(session: Session, webhook: Webhook) -> set[int]:
+def _is_asked(session: Session, webhook: Webhook) -> bool:
+    """Whether a delivery that was asked for still waits."""
     if not webhook.redelivering:
-        return set()
-    return set(
-        session.scalars(
-            select(WebhookDelivery.seq).where(
-                WebhookDelivery.webhook_id == webhook.id,
-                WebhookDelivery.state == PENDING,
-                WebhookDelivery.requested,
-            )
-        )
+        return False
+    waiting = exists().where(
+        WebhookDelivery.webhook_id == webhook.id, WebhookDelivery.state == PENDING, WebhookDelivery.requested
     )
+    return bool(session.scalar(select(waiting)))
 
 
 def _attempts(session: Session, webhook: Webhook, seq: int) -> int:
@@ -319,13 +316,14 @@ def _attempts(session: Session, webhook: Webhook, seq: int) -> int:
         WebhookDelivery.webhook_id == webhook.id,
         WebhookDelivery.seq == seq,
         WebhookDelivery.state == PENDING,
+        ~WebhookDelivery.requested,
     )
     return session.scalar(statement) or 0
 
 
-def _message(view: ActivityView, attempts: int) -> Message:
+def _message(view: ActivityView, attempts: int, *, requested: bool = False) -> Message:
     row = view.row
-    return Message(row.seq, row.id, row.action, webhook_messages.event_body(view), attempts)
+    return Message(row.seq, row.id, row.action, webhook_messages.event_body(view), attempts, requested)
 
 
 def _noted(webhook: Webhook, outcome: Outcome) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 import pyotp
-from sqlalchemy import delete, func, select
+from sqlalchemy import delete, func, or_, select
 from sqlalchemy.orm import Session
 
 from models import encryption
@@ -24,6 +24,7 @@ from models.errors import Conflict, DomainError, Invalid, SecondFactorRequired, 
 from models.operations import account_events, mails, sessions
 from models.operations.account_events import AccountAction
 from models.queries import users
+from models.settings import settings
 from models.tables import RecoveryCode, SecondFactor, User
 
 ISSUER = "AgentHQ"
@@ -177,6 +178,30 @@ def uphold_own(session: Session, user: User, checked: Checked) -> None:
         raise Conflict("No second factor is enabled.")
 
 
+def encrypt_again(session: Session, limit: int) -> int:
+    """
+    Brings up to `limit` secrets under the first key that are kept in clear or under another one that is known; how many it
+    found. Without a key it leaves all as they are. Any number of workers may run it at once.
+    """
+    known = {encryption.key_id(key).hex() for key in settings().encryption_keys}
+    readable = [SecondFactor.secret.startswith(f"{encryption.TEXT_PREFIX}{key}:") for key in known]
+    in_clear = ~SecondFactor.secret.startswith(encryption.TEXT_PREFIX)
+    if not known:
+        return 0
+    stale = session.scalars(
+        select(SecondFactor)
+        .where(or_(in_clear, *readable), ~SecondFactor.secret.startswith(encryption.current_prefix()))
+        .limit(limit)
+        .with_for_update(skip_locked=True)
+    ).all()
+    for factor in stale:
+        context = _context(factor.user_id)
+        factor.secret = encryption.encrypt_text(
+            encryption.decrypt_text(factor.secret, context=context), context=context
+        )
+    return len(stale)
+
+
 def _confirmed_at(session: Session, user: User) -> datetime | None:
     return session.scalar(select(SecondFactor.confirmed_at).where(SecondFactor.user_id == user.id))
 
@@ -190,19 +215,10 @@ def _context(user_id: UUID) -> str:
     return f"second_factor:{user_id}"
 
 
-def _secret_of(factor: SecondFactor) -> str:
-    """The secret; one that was kept in clear, or under another key than the first, is brought under it on the way."""
-    context = _context(factor.user_id)
-    secret = encryption.decrypt_text(factor.secret, context=context)
-    if encryption.is_stale_text(factor.secret):
-        factor.secret = encryption.encrypt_text(secret, context=context)
-    return secret
-
-
 def _step_of(factor: SecondFactor, code: str) -> int | None:
     """The time step that the code is of; None if it is not of one near now. The latest, of several with one code."""
     digits = "".join(code.split())
-    totp = pyotp.TOTP(_secret_of(factor))
+    totp = pyotp.TOTP(encryption.decrypt_text(factor.secret, context=_context(factor.user_id)))
     now = int(datetime.now(UTC).timestamp()) // STEP_S
     steps = range(now - DRIFT_STEPS, now + DRIFT_STEPS + 1)
     same = [step for step in steps if hmac.compare_digest(totp.generate_otp(step).encode(), digits.encode())]

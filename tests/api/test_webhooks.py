@@ -28,7 +28,7 @@ from tests.factories import (
     make_role,
     make_webhook,
 )
-from tests.receiver import Receiver, Reply, receiving
+from tests.receiver import Received, Receiver, Reply, receiving
 
 FIELDS = {
     "id", "team_id", "user_id", "url", "description", "actions", "enabled", "disabled_at", "disabled_reason",
@@ -226,7 +226,12 @@ def test_nothing_is_looked_up_for_who_may_not_go_on(
     team: TeamSetting, app: Flask, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[str] = []
-    monkeypatch.setattr(destinations, "look_up", lambda host, port: asked.append(host) or [])
+
+    def look_up(host: str, port: int) -> list[str]:
+        asked.append(host)
+        return []
+
+    monkeypatch.setattr(destinations, "look_up", look_up)
     body = {"url": "https://hooks.example/"}
     other = join(team, "viewer")
     assert team.member.post(f"{team.path}/webhooks", json=body).status_code == 403
@@ -240,9 +245,12 @@ def test_no_transaction_is_open_while_the_name_is_looked_up(
     team: TeamSetting, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     opened: list[int] = []
-    monkeypatch.setattr(
-        destinations, "look_up", lambda host, port: opened.append(_open_transactions()) or ["127.0.0.1"]
-    )
+
+    def look_up(host: str, port: int) -> list[str]:
+        opened.append(_open_transactions())
+        return ["127.0.0.1"]
+
+    monkeypatch.setattr(destinations, "look_up", look_up)
     assert team.owner.post(f"{team.path}/webhooks", json={"url": "http://hooks.example/"}).status_code == 201
     assert opened == [0]
 
@@ -290,7 +298,12 @@ def test_the_test_button_checks_the_address_and_opens_no_transaction(
 
 def test_no_transaction_is_open_while_the_test_is_sent(team: TeamSetting, receiver: Receiver) -> None:
     opened: list[int] = []
-    receiver.answer = lambda received: opened.append(_open_transactions()) or Reply()  # type: ignore[func-returns-value]
+
+    def look(_: Received) -> Reply:
+        opened.append(_open_transactions())
+        return Reply()
+
+    receiver.answer = look
     webhook = make_webhook(team, url=receiver.url)
     assert team.owner.post(f"{team.path}/webhooks/{webhook['id']}/test").json["delivered"] is True
     assert opened == [0]

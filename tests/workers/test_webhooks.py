@@ -16,7 +16,8 @@ from redis import Redis
 from models import destinations, posting
 from models.database import transaction
 from models.operations import deliveries, mails
-from models.operations.deliveries import Answer, Outcome, delay_after
+from models.operations.deliveries import Outcome, delay_after
+from models.posting import Answer
 from models.settings import settings
 from tests.factories import (
     Person,
@@ -32,7 +33,8 @@ from tests.factories import (
 )
 from tests.models.concurrency import together
 from tests.receiver import Received, Receiver, Reply, receiving
-from workers import mail, webhooks
+from workers import webhooks
+from workers.mail_texts import compose
 
 DAY_S = 86_400
 
@@ -339,7 +341,7 @@ def test_it_is_disabled_after_three_days_without_a_success_with_a_notice(
     if disabled:
         letter = letters[0]
         assert letter is not None
-        text = mail.compose(letter, sender="hq@hq.example", public_url="https://hq.example").get_content()
+        text = compose(letter, sender="hq@hq.example", public_url="https://hq.example").get_content()
         assert receiver.url.split("/")[2] in text
         assert "/hook" not in text
         make_due(webhook)
@@ -907,7 +909,8 @@ def test_so_many_runs_at_once_as_the_settings_say(redis: Redis, monkeypatch: pyt
     started, go_on = threading.Semaphore(0), threading.Event()
     runs: list[int] = []
 
-    def run() -> int:
+    def run(look_around: Any) -> int:
+        look_around()
         runs.append(1)
         started.release()
         go_on.wait(10)
