@@ -87,6 +87,7 @@ beat_schedule = {
     "expire mailed tokens": {"task": "mailed_tokens.expire", "schedule": 3600.0},
     "expire account events": {"task": "account_events.expire", "schedule": 3600.0},
     "expire failed mails": {"task": "failed_mails.expire", "schedule": 3600.0},
+    "bring secrets under the first key": {"task": "secrets.encrypt_again", "schedule": 3600.0},
     "expire tickets": {"task": "tickets.expire", "schedule": 600.0},
     "purge deleted teams": {"task": "teams.purge", "schedule": 3600.0},
 }

@@ -1,8 +1,20 @@
 """What time makes superfluous."""
 
 from models.database import transaction
-from models.operations import account_events, idempotency, mailed_tokens, mails, sessions, teams, tickets
+from models.operations import (
+    account_events,
+    idempotency,
+    mailed_tokens,
+    mails,
+    second_factors,
+    sessions,
+    teams,
+    tickets,
+    webhooks,
+)
 from workers.app import app
+
+ENCRYPTED_AT_ONCE = 500
 
 
 @app.task(name="idempotency.expire")
@@ -48,3 +60,14 @@ def purge_teams() -> None:
 def expire_tickets() -> None:
     with transaction() as session:
         tickets.expire(session)
+
+
+@app.task(name="secrets.encrypt_again")
+def encrypt_again() -> None:
+    """Brings the secrets that are kept in clear, or encrypted by another key, under the first key of ENCRYPTION_KEY."""
+    with transaction() as session:
+        webhooks.encrypt_again(session)
+    moved = 1
+    while moved:
+        with transaction() as session:
+            moved = second_factors.encrypt_again(session, ENCRYPTED_AT_ONCE)

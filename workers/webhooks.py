@@ -13,7 +13,7 @@ from redis.lock import Lock
 
 from models.database import transaction
 from models.destinations import parse
-from models.operations import deliveries, second_factors, webhook_messages, webhooks
+from models.operations import deliveries, webhook_messages, webhooks
 from models.operations.deliveries import LEASED_FOR, Batch, Lease, Message, Outcome
 from models.posting import TOTAL_S, Answer, Poster
 from models.settings import settings
@@ -34,7 +34,6 @@ LONGEST_RUN_S = 20.0
 LOCKED_FOR_S = 5.0
 """Anew with every look around: what a run that was killed held is free again so soon."""
 POLL_S = 0.1
-ENCRYPTED_AT_ONCE = 500
 BACK_OFF = timedelta(minutes=1)
 """After a fault of our own."""
 
@@ -52,15 +51,9 @@ def deliver() -> None:
 
 @app.task(name="webhooks.expire")
 def expire() -> None:
-    """Forgets old deliveries and secrets, and brings what other keys encrypted under the first."""
+    """Forgets old deliveries, and the secrets before a rotation whose day is over."""
     with transaction() as session:
         webhooks.expire_secrets(session)
-    with transaction() as session:
-        webhooks.encrypt_again(session)
-    moved = 1
-    while moved:
-        with transaction() as session:
-            moved = second_factors.encrypt_again(session, ENCRYPTED_AT_ONCE)
     gone = 1
     while gone:
         with transaction() as session:

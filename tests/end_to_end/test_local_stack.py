@@ -69,7 +69,9 @@ class Stack:
 
 def launch(data: Path, port: int) -> "subprocess.Popen[str]":
     given = {
-        name: value for name, value in os.environ.items() if name not in {"DATABASE_URL", "REDIS_URL", MARK}
+        name: value
+        for name, value in os.environ.items()
+        if name not in {"DATABASE_URL", "REDIS_URL", "ENCRYPTION_KEY", MARK}
     }
     return subprocess.Popen(
         [sys.executable, "-m", "api.local"],

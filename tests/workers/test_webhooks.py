@@ -33,7 +33,7 @@ from tests.factories import (
 )
 from tests.models.concurrency import together
 from tests.receiver import Received, Receiver, Reply, receiving
-from workers import webhooks
+from workers import maintenance, webhooks
 from workers.mail_texts import compose
 
 DAY_S = 86_400
@@ -579,22 +579,24 @@ def test_secrets_lie_encrypted_and_move_to_the_first_key(
     team: TeamSetting, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     webhook = make(team, receiver)
+    rotated = team.owner.post(path(team, webhook, "/rotate-secret")).json["secret"]
     plain = base64.b64decode(webhook["secret"].removeprefix("whsec_"))
     before = bytes(state(webhook).secret)
-    assert plain not in before
+    assert plain not in bytes(state(webhook).previous_secret)
     (old,) = settings().encryption_keys
     both = replace(settings(), encryption_keys=(b"n" * 32, old))
     monkeypatch.setattr("models.encryption.settings", lambda: both)
-    webhooks.expire()
+    maintenance.encrypt_again()
     after = bytes(state(webhook).secret)
     assert after != before
-    webhooks.expire()
+    maintenance.encrypt_again()
     assert bytes(state(webhook).secret) == after
     alone = replace(settings(), encryption_keys=(b"n" * 32,))
     monkeypatch.setattr("models.encryption.settings", lambda: alone)
     happen(team)
     webhooks.deliver_due()
-    assert receiver.received[0].signatures == [receiver.received[0].signature_by(webhook["secret"])]
+    received = receiver.received[0]
+    assert received.signatures == [received.signature_by(rotated), received.signature_by(webhook["secret"])]
 
 
 def test_a_webhook_whose_secret_can_not_be_read_waits(
