@@ -29,11 +29,11 @@ SLOW_AT_ONCE = THREADS // 2
 TURN_S = 5.0
 """After so long a webhook makes way for others, when the POST that it is at is done."""
 NOTED_EVERY_S = 0.5
-"""What a kill of the process repeats at the most, and the lead that the log of deliveries has over what it shows."""
+"""What a kill of the process repeats at the most, and how old the answer to who may see what can be."""
 LONGEST_RUN_S = 20.0
 LOCKED_FOR_S = 5.0
 """Anew with every look around: what a run that was killed held is free again so soon."""
-POLL_S = 0.1
+POLL_S = 0.25
 BACK_OFF = timedelta(minutes=1)
 """After a fault of our own."""
 
@@ -131,21 +131,13 @@ class Turn:
         self._leased_until = self._noted_at = 0.0
 
     def run(self) -> None:
-        poster, url = None, None
-        try:
-            while (batch := self._load()) is not None and not batch.is_empty:
-                if poster is None or url != batch.url:
-                    poster, url = self._poster(poster, batch.url), batch.url
-                if not self._send(poster, batch) or time.monotonic() >= self._until:
-                    return
-        finally:
-            if poster is not None:
-                poster.close()
-
-    def _poster(self, before: Poster | None, url: str) -> Poster:
-        if before is not None:
-            before.close()
-        return Poster(parse(url), settings().webhook_private_networks)
+        batch = self._load()
+        if batch is None:
+            return
+        # A change of the URL breaks the lease, so it is the same for the whole turn.
+        with Poster(parse(batch.url), settings().webhook_private_networks) as poster:
+            while batch is not None and not batch.is_empty and self._send(poster, batch):
+                batch = self._load() if time.monotonic() < self._until else None
 
     def _load(self) -> Batch | None:
         self._renewing()
@@ -153,7 +145,10 @@ class Turn:
             return deliveries.load(session, self._lease)
 
     def _send(self, poster: Poster, batch: Batch) -> bool:
-        """Whether to go on: every message was delivered, and time is left."""
+        """
+        Whether to go on: nothing failed, and the lease is ours. After a moment it leaves the rest of the batch to be read
+        again: who may see it could have changed.
+        """
         for message in (*batch.redeliveries, *batch.events):
             # When this process stood still, another may have taken over.
             if time.monotonic() > self._leased_until - TOTAL_S and not self._note():
@@ -162,9 +157,7 @@ class Turn:
             self._unnoted.append(Outcome(message, answer))
             late = time.monotonic() - self._noted_at > NOTED_EVERY_S
             failed = not answer.delivered and not message.requested
-            if (late or failed) and not self._note():
-                return False
-            if time.monotonic() >= self._until:
+            if late or failed:
                 return self._note()
         return self._note(through=batch.through if batch.events else None)
 

@@ -233,6 +233,25 @@ def test_who_may_not_read_the_log_any_more_is_sent_none_of_it(
     assert receiver.seqs == sorted(receiver.seqs)
 
 
+@pytest.mark.parametrize("how", ["removed", "suspended"])
+def test_so_it_is_in_the_middle_of_sending(team: TeamSetting, receiver: Receiver, how: str) -> None:
+    leaver = join(team, "admin")
+    drain()
+    webhook = make_webhook(team, by=leaver, url=receiver.url)
+    happen(team, 5)
+
+    def act(received: Received) -> Reply:
+        if len(receiver.received) == 1:
+            lose(team, leaver, how)
+        return Reply(after_s=webhooks.NOTED_EVERY_S * 1.2)
+
+    receiver.answer = act
+    webhooks.deliver_due()
+    assert len(receiver.received) == 1
+    assert state(webhook).disabled_reason == "no_access"
+    assert state(webhook).delivered_seq == receiver.seqs[0]
+
+
 def test_a_demoted_maker_of_a_webhook_does_not_stop_anothers(team: TeamSetting, receiver: Receiver) -> None:
     leaver = join(team, "admin")
     with receiving() as theirs:
