@@ -15,12 +15,14 @@ task_default_queue = "maintenance"
 task_queues = tuple(
     Queue(name, Exchange(name), routing_key=name)
     for name in ("outbox", "usage", "mail", "exports", "maintenance")
+    for name in ("outbox", "usage", "mail", "webhooks", "maintenance")
 )
 task_routes = {
     "outbox.*": {"queue": "outbox"},
     "usage.*": {"queue": "usage"},
     "mail.*": {"queue": "mail"},
     "exports.*": {"queue": "exports"},
+    "webhooks.*": {"queue": "webhooks"},
 }
 task_create_missing_queues = False  # a misspelt queue is an error, not a place where messages wait for ever
 
@@ -78,6 +80,8 @@ beat_schedule = {
         "schedule": 1.0,
         "options": {"expires": 2.0},
     },
+    "send webhooks": {"task": "webhooks.deliver", "schedule": 1.0, "options": {"expires": 2.0}},
+    "forget old deliveries": {"task": "webhooks.expire", "schedule": 3600.0},
     "send mail": {"task": "mail.send", "schedule": 2.0, "options": {"expires": 4.0}},
     "write exports": {"task": "exports.write", "schedule": 2.0, "options": {"expires": 4.0}},
     "sweep exports": {"task": "exports.sweep", "schedule": 60.0, "options": {"expires": 60.0}},
@@ -94,6 +98,7 @@ beat_schedule = {
     "expire mailed tokens": {"task": "mailed_tokens.expire", "schedule": 3600.0},
     "expire account events": {"task": "account_events.expire", "schedule": 3600.0},
     "expire failed mails": {"task": "failed_mails.expire", "schedule": 3600.0},
+    "bring secrets under the first key": {"task": "secrets.encrypt_again", "schedule": 3600.0},
     "expire tickets": {"task": "tickets.expire", "schedule": 600.0},
     "purge what the log no longer keeps": {"task": "activity.prune", "schedule": 3600.0},
     "sum refused attempts": {"task": "refusals.fold", "schedule": 15.0, "options": {"expires": 30.0}},

@@ -30,6 +30,7 @@ from api import (
     teams,
     usage,
     users,
+    webhooks,
     workspaces,
 )
 from api.json import Json
@@ -59,6 +60,7 @@ BLUEPRINTS = (
     usage,
     billing,
     presence,
+    webhooks,
 )
 LARGEST_BODY = 1024 * 1024
 

@@ -170,6 +170,7 @@ def _environment(settings: Settings, servers: Sequence[EmbeddedServer], *, demo:
         **{addresses[server.name]: server.url for server in servers},
         "AGENTHQ_DATA": str(settings.data_directory),
         "SIGNING_KEY": settings.signing_key or _own_signing_key(settings),
+        "ENCRYPTION_KEY": os.environ.get("ENCRYPTION_KEY") or _kept_key(settings, "encryption-key"),
         "PYTHONUNBUFFERED": "1",
     }
 
@@ -211,6 +212,9 @@ def _demo_password(settings: Settings) -> str:
 def _own_signing_key(settings: Settings) -> str:
     """The seed that signs checkpoints of the activity log: random, made once for each data directory."""
     file = settings.data_directory / "signing-key"
+def _kept_key(settings: Settings, name: str) -> str:
+    """A key of 32 random bytes in base64, made once for each data directory."""
+    file = settings.data_directory / name
     if not file.exists():
         write_secret(file, base64.b64encode(secrets.token_bytes(32)).decode())
     return file.read_text()

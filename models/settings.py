@@ -5,6 +5,7 @@ import binascii
 from dataclasses import dataclass, field
 from email.utils import parseaddr
 from functools import cache
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from urllib.parse import parse_qsl, urlsplit
 
@@ -12,6 +13,8 @@ import limits
 from environs import Env, ValidationError, validate
 
 API, REALTIME, ALL = "api", "realtime", "all"
+KEY_LENGTH = 32
+"""Of an encryption key, in bytes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +60,12 @@ class Settings:
     """Base64 of the 32-byte Ed25519 seed that signs checkpoints of the activity log; without it none are signed."""
     retired_signing_keys: tuple[str, ...]
     """Base64 of the public keys that signed before and still count."""
+    encryption_keys: tuple[bytes, ...] = field(repr=False)
+    """What secrets are kept under (models/encryption.py): the first encrypts, all decrypt. None: such secrets are refused."""
+    webhook_private_networks: tuple[IPv4Network | IPv6Network, ...]
+    """Networks that are not public where webhooks may be sent to all the same, and without TLS."""
+    webhook_workers: int
+    """Worker processes that send webhooks at once, over the whole installation."""
     log_level: str
     log_format: str
     """json, or console for people."""
@@ -92,6 +101,11 @@ class Settings:
             retired_signing_keys=tuple(
                 env.str("RETIRED_SIGNING_KEYS", "", validate=_keys).replace(",", " ").split()
             ),
+            encryption_keys=_keys(env.str("ENCRYPTION_KEY", "", validate=_encryption_key)),
+            webhook_private_networks=_networks(
+                env.str("WEBHOOK_PRIVATE_NETWORKS", "", validate=_network_list)
+            ),
+            webhook_workers=env.int("WEBHOOK_WORKERS", 2, validate=validate.Range(1)),
             log_level=env.str(
                 "LOG_LEVEL", "INFO", validate=validate.OneOf(["DEBUG", "INFO", "WARNING", "ERROR"])
             ),
@@ -158,6 +172,30 @@ def _key(value: str) -> None:
 def _keys(value: str) -> None:
     for key in value.replace(",", " ").split():
         _key(key)
+def _keys(value: str) -> tuple[bytes, ...]:
+    return tuple(base64.b64decode(each, validate=True) for each in value.replace(",", " ").split())
+
+
+def _encryption_key(value: str) -> None:
+    try:
+        good = all(len(key) == KEY_LENGTH for key in _keys(value))
+    except binascii.Error:
+        good = False
+    if not good:
+        raise ValidationError(
+            f"must be {KEY_LENGTH} random bytes in base64; of several keys, the first encrypts"
+        )
+
+
+def _networks(value: str) -> tuple[IPv4Network | IPv6Network, ...]:
+    return tuple(ip_network(each) for each in value.replace(",", " ").split())
+
+
+def _network_list(value: str) -> None:
+    try:
+        _networks(value)
+    except ValueError as error:
+        raise ValidationError("must be networks like 10.0.0.0/8, fd00::/8") from error
 
 
 def sqlalchemy_url(url: str) -> str:

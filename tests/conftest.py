@@ -34,6 +34,8 @@ os.environ.setdefault("RATE_LIMIT_AUTH", "1000000 per minute")
 os.environ.setdefault("RATE_LIMIT_API", "1000000 per minute")
 os.environ.setdefault("LOG_LEVEL", "WARNING")
 os.environ.setdefault("SIGNING_KEY", base64.b64encode(bytes(range(32))).decode())
+os.environ["ENCRYPTION_KEY"] = "A" * 43 + "="
+os.environ["WEBHOOK_PRIVATE_NETWORKS"] = "127.0.0.0/8"  # where the tests' receivers are
 
 # The same examples in every run, so that a red run is the change's doing; EXPLORE=1 looks for new ones.
 hypothesis_settings.register_profile("repeatable", derandomize=True)

@@ -180,6 +180,27 @@ def make_key(setting: TeamSetting, by: Person, *permissions: str, **values: Any)
     return KeyHolder(by.app, by.id, by.email, by.name, made["key"], made["id"], made["agent_id"])
 
 
+def make_webhook(setting: TeamSetting, *, by: Person | None = None, **values: Any) -> dict[str, Any]:
+    """A webhook to where nobody listens, with its secret."""
+    body = {"url": "http://127.0.0.1:65535/hook", **values}
+    return _made((by or setting.owner).post(f"{setting.path}/webhooks", json=body))
+
+
+def make_delivery(webhook: dict[str, Any], seq: int = 1, state: str = "dead") -> str:
+    """The id of the delivery of an event that was sent and that nobody took."""
+    delivery_id = str(uuid7())
+    execute(
+        "INSERT INTO webhook_deliveries (id, team_id, webhook_id, seq, event_id, action, state, attempts)"
+        " VALUES (:id, :team_id, :webhook_id, :seq, :id, 'task_created', :state, 1)",
+        id=delivery_id,
+        team_id=webhook["team_id"],
+        webhook_id=webhook["id"],
+        seq=seq,
+        state=state,
+    )
+    return delivery_id
+
+
 def _made(answer: Answer) -> dict[str, Any]:
     assert answer.status_code == 201, answer.text
     made: dict[str, Any] = answer.json

@@ -20,6 +20,7 @@ app = Celery(
         "workers.activity",
         "workers.exports",
         "workers.mail",
+        "workers.webhooks",
         "workers.tasks",
         "workers.maintenance",
         "workers.retention",

@@ -103,6 +103,26 @@ def _recovery_code_used(letter: Letter, public_url: str) -> Words:
     )
 
 
+REASONS = {
+    "failing": "nothing could be delivered to it for three days",
+    "gone": "its receiver answered that it is gone for good (HTTP 410)",
+    "no_access": "whoever answers for it may not read the team's log any more",
+}
+
+
+def _webhook_disabled(letter: Letter, public_url: str) -> Words:
+    team, host = one_line(letter.team), one_line(letter.webhook)
+    return (
+        f"A webhook of the team {team} was disabled",
+        f"""Hello,
+
+the webhook of the team "{team}" to {host} was disabled, since {REASONS[letter.reason]}.
+
+No event is lost: enable it again, and it goes on where it stopped. {public_url}
+""",
+    )
+
+
 WORDS: Mapping[str, Callable[[Letter, str], Words]] = {
     VERIFY_EMAIL: _verify_email,
     RESET_PASSWORD: _reset_password,
@@ -111,6 +131,7 @@ WORDS: Mapping[str, Callable[[Letter, str], Words]] = {
     mails.TWO_FACTOR_ENABLED: _two_factor_enabled,
     mails.TWO_FACTOR_DISABLED: _two_factor_disabled,
     mails.RECOVERY_CODE_USED: _recovery_code_used,
+    mails.WEBHOOK_DISABLED: _webhook_disabled,
 }
 
 

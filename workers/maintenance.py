@@ -13,8 +13,18 @@ from models.operations import (
     sessions,
     teams,
     tickets,
+    idempotency,
+    mailed_tokens,
+    mails,
+    second_factors,
+    sessions,
+    teams,
+    tickets,
+    webhooks,
 )
 from workers.app import app
+
+ENCRYPTED_AT_ONCE = 500
 
 
 @app.task(name="idempotency.expire")
@@ -83,3 +93,12 @@ def go_on_erasing() -> None:
     while more and time.monotonic() - started < LONGEST_RUN_S:
         with transaction() as session:
             more = erasures.step(session)
+@app.task(name="secrets.encrypt_again")
+def encrypt_again() -> None:
+    """Brings the secrets that are kept in clear, or encrypted by another key, under the first key of ENCRYPTION_KEY."""
+    with transaction() as session:
+        webhooks.encrypt_again(session)
+    moved = 1
+    while moved:
+        with transaction() as session:
+            moved = second_factors.encrypt_again(session, ENCRYPTED_AT_ONCE)

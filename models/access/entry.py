@@ -150,6 +150,13 @@ LEFT JOIN (team_members m JOIN teams t ON t.id = m.team_id AND t.deleted_at IS N
 WHERE """  # noqa: S608  made of constants alone
 
 
+STANDING = f"""
+SELECT m.role, t.owner_id = m.user_id, {BARRED}, {permissions_of("m.role")}
+FROM team_members m JOIN teams t ON t.id = m.team_id AND t.deleted_at IS NULL
+WHERE m.team_id = %(team_id)s AND m.user_id = %(user_id)s
+"""  # noqa: S608  made of constants alone
+
+
 TOUCHED = "touched"
 TOUCH = {
     table: text(f"""
@@ -267,6 +274,30 @@ def enter_new_team(actor: Actor, team_id: UUID, role: str) -> Access:
 def enter_as_invited(actor: Actor, team_id: UUID, role: str) -> Access:
     """The access of someone who is just accepting an invitation: enough to record its event, and no permission."""
     return _without_permissions(actor, team_id, role, is_owner=False)
+
+
+def enter_for_webhook(session: Session, team_id: UUID, user_id: UUID) -> Access | None:
+    """
+    The access of the person who answers for a webhook, as it is now, to read the log with and nothing else. None if they may
+    not enter the team any more, not read its log, or not point a webhook somewhere.
+    """
+    row = fetch_row(session, STANDING, {"team_id": team_id, "user_id": user_id})
+    if row is None:
+        return None
+    role, owns, barred, granted = row
+    power = effective(granted)
+    points = {Permission.webhooks_create.value, Permission.webhooks_update.value}
+    if barred or Permission.activity_read not in power or not points & power:
+        return None
+    return Access(
+        team_id=team_id,
+        user_id=user_id,
+        role=role,
+        is_owner=False,
+        permissions=frozenset({Permission.activity_read.value}),
+        origin=Origin(),
+        sees_all_workspaces=owns,
+    )
 
 
 def _without_permissions(actor: Actor, team_id: UUID, role: str, *, is_owner: bool) -> Access:

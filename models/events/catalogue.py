@@ -423,3 +423,59 @@ class ActivityExportDeleted(Event):
     export_id: UUID
     state: str
     """What it was in."""
+@dataclass(frozen=True, slots=True)
+class WebhookEvent(Event):
+    """Of a URL it tells the host alone: path and query may be a secret of the receiver's."""
+
+    webhook_id: UUID
+    name: str
+    """The host."""
+
+
+@event("webhook_created", "webhook", "{actor} made a webhook to {resource}")
+class WebhookCreated(WebhookEvent):
+    actions: list[str] | None
+    """None: all."""
+    enabled: bool
+
+
+@event("webhook_updated", "webhook", "{actor} changed the webhook to {resource}")
+class WebhookUpdated(WebhookEvent):
+    changes: dict[str, list[Any]]
+
+
+@event("webhook_deleted", "webhook", "{actor} deleted the webhook to {resource}")
+class WebhookDeleted(WebhookEvent): ...
+
+
+@event("webhook_secret_rotated", "webhook", "{actor} rotated the secret of the webhook to {resource}")
+class WebhookSecretRotated(WebhookEvent): ...
+
+
+@event("webhook_disabled", "webhook", "{actor} disabled the webhook to {resource}: {reason}")
+class WebhookDisabled(WebhookEvent):
+    reason: str
+    failing_since: datetime | None
+
+
+@event("webhook_tested", "webhook", "{actor} sent a test to the webhook to {resource}")
+class WebhookTested(WebhookEvent):
+    status: int | None
+    error: str | None
+
+
+@event(
+    "webhook_replayed",
+    "webhook",
+    "{actor} had the events {from_seq} to {until_seq} sent again to the webhook to {resource}",
+)
+class WebhookReplayed(WebhookEvent):
+    from_seq: int
+    until_seq: int
+
+
+@event(
+    "webhook_redelivered", "webhook", "{actor} had the event {seq} sent again to the webhook to {resource}"
+)
+class WebhookRedelivered(WebhookEvent):
+    seq: int

@@ -15,9 +15,11 @@ from sqlalchemy import delete, func, select
 from sqlalchemy.orm import Session
 
 from models.access.credentials import hash_secret, new_token
+from models.access.permissions import ADMIN
+from models.destinations import parse
 from models.operations import mailed_tokens
 from models.queries import invitations
-from models.tables import Invitation, Mail, MailedToken, Team, User
+from models.tables import Invitation, Mail, MailedToken, Team, TeamMember, User, Webhook
 from models.tables.accounts import RESET_PASSWORD, VERIFY_EMAIL
 from models.tables.invitations import PENDING
 
@@ -27,6 +29,7 @@ INVITATION_PREFIX = "ahi_"
 PASSWORD_CHANGED = "password_changed"  # noqa: S105
 TWO_FACTOR_ENABLED, TWO_FACTOR_DISABLED = "two_factor_enabled", "two_factor_disabled"
 RECOVERY_CODE_USED = "recovery_code_used"
+WEBHOOK_DISABLED = "webhook_disabled"
 
 FIRST_DELAY, LONGEST_DELAY = timedelta(minutes=1), timedelta(hours=2)
 """Longer than a try can take (workers/mailers.py), so that nobody claims a mail that is just being sent."""
@@ -34,6 +37,7 @@ MAXIMUM_ATTEMPTS = 19
 """With the delays between them about a day."""
 MAXIMUM_TOKENS_PER_HOUR = 5
 """So many mails of one purpose a person gets in an hour, whoever asks: nobody's mailbox is flooded from here."""
+MAXIMUM_RECIPIENTS = 100
 FAILED_KEPT_FOR = timedelta(days=30)
 LONGEST_ERROR = 500
 
@@ -49,6 +53,9 @@ class Letter:
     team: str = ""
     inviter: str = ""
     role: str = ""
+    webhook: str = ""
+    """The host that it points to."""
+    reason: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +78,23 @@ def enqueue_reset(session: Session, email_normalized: str) -> None:
 def enqueue_invitation(session: Session, invitation: Invitation) -> None:
     """A mail to the invited address, unless the invitation has ended by the time it would be sent."""
     session.add(Mail(kind=INVITATION, invitation_id=invitation.id))
+
+
+def enqueue_webhook_disabled(session: Session, webhook: Webhook) -> None:
+    """A mail to the team's owner and to each admin who may enter it."""
+    recipients = session.scalars(
+        select(TeamMember.user_id)
+        .join(Team, Team.id == TeamMember.team_id)
+        .where(
+            TeamMember.team_id == webhook.team_id,
+            TeamMember.suspended_at.is_(None),
+            (TeamMember.role == ADMIN) | (TeamMember.user_id == Team.owner_id),
+        )
+        .limit(MAXIMUM_RECIPIENTS)
+    )
+    session.add_all(
+        Mail(kind=WEBHOOK_DISABLED, user_id=user_id, webhook_id=webhook.id) for user_id in recipients
+    )
 
 
 def delay_after(attempts: int) -> timedelta:
@@ -127,6 +151,8 @@ def expire(session: Session) -> None:
 def _letter(session: Session, mail: Mail) -> Letter | None:
     if mail.kind == INVITATION:
         return _invitation(session, mail)
+    if mail.kind == WEBHOOK_DISABLED:
+        return _webhook_disabled(session, mail)
     user = _recipient(session, mail)
     if user is None or (mail.kind == VERIFY_EMAIL and user.email_verified_at is not None):
         return None
@@ -174,4 +200,26 @@ def _invitation(session: Session, mail: Mail) -> Letter | None:
         team=team.name,
         inviter=inviter.name,
         role=invitation.role,
+    )
+
+
+def _webhook_disabled(session: Session, mail: Mail) -> Letter | None:
+    """Nothing for who left the team meanwhile, or when somebody has seen to it."""
+    found = session.execute(
+        select(Webhook, Team, User)
+        .join(Team, (Team.id == Webhook.team_id) & Team.deleted_at.is_(None))
+        .join(TeamMember, (TeamMember.team_id == Team.id) & TeamMember.suspended_at.is_(None))
+        .join(User, User.id == TeamMember.user_id)
+        .where(Webhook.id == mail.webhook_id, User.id == mail.user_id, Webhook.disabled_reason.is_not(None))
+    ).one_or_none()
+    if found is None:
+        return None
+    webhook, team, user = found
+    return Letter(
+        mail.id,
+        mail.kind,
+        to=user.email,
+        team=team.name,
+        webhook=parse(webhook.url).authority,
+        reason=webhook.disabled_reason or "",
     )

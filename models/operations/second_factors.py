@@ -14,15 +14,17 @@ from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 import pyotp
-from sqlalchemy import delete, func, select
+from sqlalchemy import delete, func, or_, select
 from sqlalchemy.orm import Session
 
+from models import encryption
 from models.access.actor import Actor, Origin
 from models.access.credentials import hash_secret
 from models.errors import Conflict, DomainError, Invalid, SecondFactorRequired, TooManyAttempts
 from models.operations import account_events, mails, sessions
 from models.operations.account_events import AccountAction
 from models.queries import users
+from models.settings import settings
 from models.tables import RecoveryCode, SecondFactor, User
 
 ISSUER = "AgentHQ"
@@ -75,7 +77,9 @@ def begin(session: Session, user: User) -> Setup:
         session.delete(found)
         session.flush()  # makes room for the new one
     secret = pyotp.random_base32()
-    session.add(SecondFactor(user_id=user.id, secret=secret))
+    session.add(
+        SecondFactor(user_id=user.id, secret=encryption.encrypt_text(secret, context=_context(user.id)))
+    )
     return Setup(secret, pyotp.TOTP(secret).provisioning_uri(name=user.email, issuer_name=ISSUER))
 
 
@@ -174,6 +178,30 @@ def uphold_own(session: Session, user: User, checked: Checked) -> None:
         raise Conflict("No second factor is enabled.")
 
 
+def encrypt_again(session: Session, limit: int) -> int:
+    """
+    Brings up to `limit` secrets under the first key that are kept in clear or under another one that is known; how many it
+    found. Without a key it leaves all as they are. Any number of workers may run it at once.
+    """
+    known = {encryption.key_id(key).hex() for key in settings().encryption_keys}
+    readable = [SecondFactor.secret.startswith(f"{encryption.TEXT_PREFIX}{key}:") for key in known]
+    in_clear = ~SecondFactor.secret.startswith(encryption.TEXT_PREFIX)
+    if not known:
+        return 0
+    stale = session.scalars(
+        select(SecondFactor)
+        .where(or_(in_clear, *readable), ~SecondFactor.secret.startswith(encryption.current_prefix()))
+        .limit(limit)
+        .with_for_update(skip_locked=True)
+    ).all()
+    for factor in stale:
+        context = _context(factor.user_id)
+        factor.secret = encryption.encrypt_text(
+            encryption.decrypt_text(factor.secret, context=context), context=context
+        )
+    return len(stale)
+
+
 def _confirmed_at(session: Session, user: User) -> datetime | None:
     return session.scalar(select(SecondFactor.confirmed_at).where(SecondFactor.user_id == user.id))
 
@@ -183,10 +211,14 @@ def _of(session: Session, user_id: UUID) -> SecondFactor | None:
     return session.get(SecondFactor, user_id, with_for_update=True, populate_existing=True)
 
 
+def _context(user_id: UUID) -> str:
+    return f"second_factor:{user_id}"
+
+
 def _step_of(factor: SecondFactor, code: str) -> int | None:
     """The time step that the code is of; None if it is not of one near now. The latest, of several with one code."""
     digits = "".join(code.split())
-    totp = pyotp.TOTP(factor.secret)
+    totp = pyotp.TOTP(encryption.decrypt_text(factor.secret, context=_context(factor.user_id)))
     now = int(datetime.now(UTC).timestamp()) // STEP_S
     steps = range(now - DRIFT_STEPS, now + DRIFT_STEPS + 1)
     same = [step for step in steps if hmac.compare_digest(totp.generate_otp(step).encode(), digits.encode())]

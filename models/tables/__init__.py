@@ -19,6 +19,7 @@ from models.tables.teams import Team
 from models.tables.tickets import Ticket
 from models.tables.usage import UsageLedger, UsagePending, UsageStats
 from models.tables.users import User
+from models.tables.webhooks import Webhook, WebhookDelivery
 from models.tables.workspaces import DeletedWorkspace, Workspace, WorkspaceMember
 
 __all__ = [
@@ -51,6 +52,8 @@ __all__ = [
     "UsageStats",
     "User",
     "UserSession",
+    "Webhook",
+    "WebhookDelivery",
     "Workspace",
     "WorkspaceMember",
 ]

@@ -30,7 +30,8 @@ class SecondFactor(Base):
     __tablename__ = "second_factors"
 
     user_id: Mapped[UUID] = mapped_column(ForeignKey("users.id", ondelete="CASCADE"), primary_key=True)
-    secret: Mapped[str] = mapped_column(String(64))
+    secret: Mapped[str] = mapped_column(String(200))
+    """Encrypted (models/encryption.py), where there is a key."""
     confirmed_at: Mapped[datetime | None]
     last_step: Mapped[int] = mapped_column(BigInteger, server_default="0")
     """The time step of the last code that was taken: none is taken twice."""

@@ -24,6 +24,7 @@ class Mail(Base):
     invitation_id: Mapped[UUID | None] = mapped_column(
         ForeignKey("invitations.id", ondelete="CASCADE"), index=True
     )
+    webhook_id: Mapped[UUID | None] = mapped_column(ForeignKey("webhooks.id", ondelete="CASCADE"), index=True)
     due_at: Mapped[Created]
     attempts: Mapped[int] = mapped_column(server_default="0")
     error: Mapped[str | None]

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -11,10 +12,15 @@ import time_machine
 from flask import Flask
 from uuid_utils.compat import uuid7
 
+from models import encryption
 from models.access.credentials import hash_secret
+from models.errors import Unavailable
+from models.operations import second_factors
+from models.settings import settings
 from tests.accounts import PASSWORD, Account, Mailbox, execute, fetch, post
 from tests.factories import Answer, make_person
 from tests.models.concurrency import together
+from workers import maintenance
 
 
 @pytest.fixture
@@ -105,6 +111,58 @@ def test_signing_in_needs_a_code(enabled: Account) -> None:
     refused = enabled.sign_in(code=wrong(enabled))
     assert_problem(refused, 401, "unauthenticated")
     assert enabled.sign_in(code=enabled.device.now()).status_code == 200
+
+
+def kept_secret(account: Account) -> str:
+    (row,) = fetch("SELECT secret FROM second_factors WHERE user_id = :id", id=account.person.id)
+    return str(row.secret)
+
+
+def test_the_secret_lies_encrypted_for_its_person_alone(enabled: Account, account: Account) -> None:
+    kept = kept_secret(enabled)
+    assert kept.startswith(encryption.current_prefix())
+    assert enabled.device.secret not in kept
+    context = f"second_factor:{enabled.person.id}"
+    assert encryption.decrypt_text(kept, context=context) == enabled.device.secret
+    with pytest.raises(Unavailable):
+        encryption.decrypt_text(kept, context=f"second_factor:{uuid7()}")
+
+
+def test_a_secret_in_clear_or_under_another_key_is_brought_under_the_first(
+    enabled: Account, clock: time_machine.Traveller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those that were kept before there was a key; and those of a key that is to go."""
+
+    def use(*keys: bytes) -> None:
+        configured = replace(settings(), encryption_keys=keys)
+        for module in (encryption, second_factors):
+            monkeypatch.setattr(module, "settings", lambda: configured)
+
+    def sign_in() -> int:
+        clock.shift(60)
+        return int(enabled.sign_in(code=enabled.device.now()).status_code)
+
+    (key,) = settings().encryption_keys
+    secret, user_id = enabled.device.secret, enabled.person.id
+    execute("UPDATE second_factors SET secret = :secret WHERE user_id = :id", secret=secret, id=user_id)
+    assert sign_in() == 200
+    use()
+    maintenance.encrypt_again()
+    assert kept_secret(enabled) == secret
+    for keys in ((key,), (b"n" * 32, key)):
+        use(*keys)
+        maintenance.encrypt_again()
+        kept = kept_secret(enabled)
+        assert kept.startswith(encryption.current_prefix())
+        maintenance.encrypt_again()
+        assert kept_secret(enabled) == kept
+        assert sign_in() == 200
+    use(key)  # too early, or the wrong one: the secret can't be read, and nobody gets in without it
+    maintenance.encrypt_again()
+    assert kept_secret(enabled) == kept
+    assert sign_in() == 503
+    use(b"n" * 32)
+    assert sign_in() == 200
 
 
 def test_nobody_learns_of_it_without_the_password(app: Flask, enabled: Account) -> None:

@@ -12,6 +12,8 @@ from models.events.catalogue import CATALOGUE
 from models.operations import erasures, refusals
 from models.operations import activity_exports as operations
 from models.queries import activity_exports
+from models.operations import webhooks
+from models.tables import Webhook
 from tests.factories import (
     Person,
     TeamSetting,
@@ -19,10 +21,12 @@ from tests.factories import (
     execute,
     invite,
     make_agent,
+    make_delivery,
     make_key,
     make_person,
     make_role,
     make_team,
+    make_webhook,
 )
 from workers import maintenance
 
@@ -87,6 +91,7 @@ def make_everything_happen(app: Flask) -> TeamSetting:
     do("DELETE", "/legal-hold")
     make_exports_happen(setting)
     do("DELETE", f"/workspaces/{workspace}")
+    make_webhooks_happen(setting)
     owner.delete(path)
     assert owner.post(f"{path}/restore").status_code == 200
     do("POST", "/transfer-ownership", {"user_id": str(setting.admin.id)})
@@ -164,6 +169,25 @@ def team(app: Flask) -> TeamSetting:
     setting = make_team(app)
     log(setting)
     return setting
+def make_webhooks_happen(setting: TeamSetting) -> None:
+    webhook = make_webhook(setting)
+    below = f"{setting.path}/webhooks/{webhook['id']}"
+    delivery = make_delivery(webhook)
+    execute("UPDATE webhooks SET delivered_seq = 3 WHERE id = :id", id=webhook["id"])
+    for path, body in (
+        ("/rotate-secret", None),
+        ("/test", None),
+        ("/replay", {"from_seq": 1}),
+        (f"/deliveries/{delivery}/redeliver", None),
+    ):
+        answer = setting.owner.post(below + path, json=body)
+        assert answer.status_code == 200, answer.text
+    with transaction() as session:
+        row = session.get(Webhook, UUID(webhook["id"]), with_for_update=True)
+        assert row is not None
+        webhooks.disable(session, row, webhooks.FAILING)
+    assert setting.owner.patch(below, json={"description": "Ours"}).status_code == 200
+    assert setting.owner.delete(below).status_code == 204
 
 
 @pytest.fixture(scope="module")
@@ -210,6 +234,14 @@ SUMMARIES = {
     "workspace_created": "Owner created the workspace Answers",
     "workspace_updated": "Owner changed the workspace Replies",
     "workspace_deleted": "Owner deleted the workspace Replies with its 3 tasks",
+    "webhook_created": "Owner made a webhook to 127.0.0.1:65535",
+    "webhook_updated": "Owner changed the webhook to 127.0.0.1:65535",
+    "webhook_deleted": "Owner deleted the webhook to 127.0.0.1:65535",
+    "webhook_secret_rotated": "Owner rotated the secret of the webhook to 127.0.0.1:65535",
+    "webhook_disabled": "The system disabled the webhook to 127.0.0.1:65535: failing",
+    "webhook_tested": "Owner sent a test to the webhook to 127.0.0.1:65535",
+    "webhook_replayed": "Owner had the events 1 to 3 sent again to the webhook to 127.0.0.1:65535",
+    "webhook_redelivered": "Owner had the event 1 sent again to the webhook to 127.0.0.1:65535",
     "task_created": "Owner created the task Wait",
     "task_updated": "Owner changed the task Write it down",
     "task_started": "Member started the task Wait",

@@ -13,7 +13,7 @@ from marshmallow import fields, validate
 from api.schemas.base import Boolean, Email, Integer, JsonValue, Text, Time
 from api.schemas.roles import RoleName
 from tests.api.routes import BODY_ROUTES, LIST_ROUTES, Route
-from tests.factories import Answer, Person, TeamSetting, make_person, make_team
+from tests.factories import Answer, Person, TeamSetting, make_person, make_team, make_webhook
 
 ID = "0198c5f0-0000-7000-8000-000000000000"
 VALID: dict[str, dict[str, Any]] = {
@@ -79,6 +79,19 @@ VALID: dict[str, dict[str, Any]] = {
         "until": "2099-01-01T00:00:00Z",
         "q": "tide",
     },
+    "WebhookCreateSchema": {
+        "url": "http://127.0.0.1:65535/hook",
+        "description": "Our SIEM",
+        "actions": ["task_created"],
+        "enabled": False,
+    },
+    "WebhookUpdateSchema": {
+        "url": "http://127.0.0.1:65535/hook",
+        "description": "Our SIEM",
+        "actions": ["task_created"],
+        "enabled": False,
+    },
+    "ReplaySchema": {"from_seq": 1, "until_seq": 1},
     "UsageReportSchema": {"events": [{"external_id": "a", "metric": "llm_tokens_used", "quantity": 1}]},
 }
 """A good body of every schema. The tests change one thing of it, so a refusal can only be for that."""
@@ -408,10 +421,16 @@ class Scene:
     def __init__(self, team: TeamSetting, person: Person) -> None:
         self.team, self.person = team, person
         self.task_id = team.task()["id"]
+        self.webhook_id = make_webhook(team, enabled=False)["id"]
 
     def call(self, route: Route, **kwargs: Any) -> Answer:
         # A member who is nobody: a role that some input happens to name can't be taken from anyone.
-        path = route.path(team_id=self.team.id, workspace_id=self.team.workspace_id, task_id=self.task_id)
+        path = route.path(
+            team_id=self.team.id,
+            workspace_id=self.team.workspace_id,
+            task_id=self.task_id,
+            webhook_id=self.webhook_id,
+        )
         if route.is_public:
             return self.person.client.open("/api/v1" + path, method=route.method, **kwargs)
         return self.team.owner.call(route.method, path, **kwargs)

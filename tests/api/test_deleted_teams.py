@@ -20,10 +20,12 @@ from tests.factories import (
     fold,
     invite,
     make_agent,
+    make_delivery,
     make_key,
     make_person,
     make_role,
     make_team,
+    make_webhook,
 )
 from workers import maintenance
 
@@ -135,6 +137,7 @@ def fill(setting: TeamSetting) -> None:
     assert owner.post(f"{path}/ws-tickets").status_code == 201
     assert setting.viewer.post(f"{path}/workspaces", json={"name": "A"}).status_code == 403
     assert owner.post(f"{path}/activity/exports", json={}).status_code == 201
+    make_delivery(make_webhook(setting, by=owner, enabled=False))
 
 
 def test_all_of_it_goes_and_nothing_of_another(app: Flask) -> None:

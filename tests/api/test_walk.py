@@ -25,9 +25,11 @@ from tests.factories import (
     invite,
     join,
     make_agent,
+    make_delivery,
     make_key,
     make_role,
     make_team,
+    make_webhook,
 )
 
 HARMLESS: dict[str, Any] = {"data": b"{", "headers": {"If-Match": '"stale"'}}
@@ -168,7 +170,10 @@ def test_who_is_outside_gets_in_nowhere(
 def ids_in(setting: TeamSetting) -> dict[str, Any]:
     """One of everything that a path can name, all of it the team's own."""
     make_role(setting, "theirs", "tasks:read")
+    webhook = make_webhook(setting)
     return {
+        "webhook_id": webhook["id"],
+        "delivery_id": make_delivery(webhook),
         "workspace_id": setting.workspace_id,
         "task_id": setting.task()["id"],
         "user_id": join(setting, "theirs").id,

@@ -37,6 +37,10 @@ from models.operations import (
     teams,
     workspaces,
 )
+    webhooks,
+    workspaces,
+)
+from models.posting import Answer
 from models.queries import activity as log
 from models.queries import members as member_queries
 from models.queries import roles as role_queries
@@ -58,6 +62,8 @@ from models.tables import (
     Task,
     Team,
     TeamMember,
+    Webhook,
+    WebhookDelivery,
     Workspace,
     WorkspaceMember,
 )
@@ -182,6 +188,35 @@ class Scene:
             )
         )
         return export
+    def webhook(self) -> Webhook:
+        webhook: Webhook = self.arrange(
+            Webhook(
+                team_id=self.setting.id,
+                user_id=self.setting.owner.id,
+                url="https://hooks.example/secret?token=secret",
+                secret=b"",
+                delivered_seq=7,
+            )
+        )
+        return webhook
+
+    def delivery(self, webhook: Webhook) -> WebhookDelivery:
+        delivery: WebhookDelivery = self.arrange(
+            WebhookDelivery(
+                team_id=self.setting.id,
+                webhook_id=webhook.id,
+                seq=5,
+                event_id=webhook.id,
+                action="task_created",
+                state="dead",
+                attempts=15,
+            )
+        )
+        self.arranged = webhook
+        return delivery
+
+    def said_of_the_webhook(self, **more: Any) -> dict[str, Any]:
+        return {"webhook_id": str(self.arranged.id), "name": "hooks.example", **more}
 
     def started(self) -> Task:
         """The task in processing, with the event of that out of the way."""
@@ -280,6 +315,11 @@ def make_key(scene: Scene) -> UUID:
         *scene.args, name="Robot", permissions=["tasks:read", "teams:read"], expires_at=LONG_AFTER
     )
     return made.row.id
+
+
+def redeliver(scene: Scene) -> None:
+    webhook = scene.webhook()
+    webhooks.redeliver(*scene.args, webhook, scene.delivery(webhook))
 
 
 def let_a_lease_run_out(scene: Scene) -> None:
@@ -710,6 +750,65 @@ CASES = [
         lambda scene: activity_exports.delete(*scene.args, scene.export()),
         lambda scene: {"export_id": str(scene.arranged.id), "state": "pending"},
         "Owner deleted an export of the activity log",
+        "webhook_created",
+        lambda scene: (
+            webhooks.create(
+                *scene.args,
+                scene.team,
+                url="https://hooks.example/secret?token=secret",
+                actions=["task_created", "role_created", "task_created"],
+            ).row.id
+        ),
+        lambda _: {"name": "hooks.example", "actions": ["role_created", "task_created"], "enabled": True},
+        "Owner made a webhook to hooks.example",
+    ),
+    Case(
+        "webhook_updated",
+        lambda scene: webhooks.update(
+            *scene.args, scene.webhook(), url="https://new.example:8443/secret", enabled=False
+        ),
+        lambda scene: scene.said_of_the_webhook(
+            name="new.example:8443",
+            changes={"url": ["hooks.example", "new.example:8443"], "enabled": [True, False]},
+        ),
+        "Owner changed the webhook to new.example:8443",
+    ),
+    Case(
+        "webhook_deleted",
+        lambda scene: webhooks.delete(*scene.args, scene.webhook()),
+        lambda scene: scene.said_of_the_webhook(),
+        "Owner deleted the webhook to hooks.example",
+    ),
+    Case(
+        "webhook_secret_rotated",
+        lambda scene: webhooks.rotate_secret(*scene.args, scene.webhook()) and None,
+        lambda scene: scene.said_of_the_webhook(),
+        "Owner rotated the secret of the webhook to hooks.example",
+    ),
+    Case(
+        "webhook_disabled",
+        lambda scene: webhooks.disable(scene.session, scene.webhook(), webhooks.GONE),
+        lambda scene: scene.said_of_the_webhook(reason="gone", failing_since=None),
+        "The system disabled the webhook to hooks.example: gone",
+        by=SYSTEM,
+    ),
+    Case(
+        "webhook_tested",
+        lambda scene: webhooks.tested(*scene.args, scene.webhook(), Answer(500, "status", 3)),
+        lambda scene: scene.said_of_the_webhook(status=500, error="status"),
+        "Owner sent a test to the webhook to hooks.example",
+    ),
+    Case(
+        "webhook_replayed",
+        lambda scene: webhooks.replay(*scene.args, scene.webhook(), from_seq=2),
+        lambda scene: scene.said_of_the_webhook(from_seq=2, until_seq=7),
+        "Owner had the events 2 to 7 sent again to the webhook to hooks.example",
+    ),
+    Case(
+        "webhook_redelivered",
+        redeliver,
+        lambda scene: scene.said_of_the_webhook(seq=5),
+        "Owner had the event 5 sent again to the webhook to hooks.example",
     ),
 ]
 ELSEWHERE = {"team_created", "activity_purged"}  # no team is there yet; tests/workers/test_retention.py
@@ -809,6 +908,7 @@ UNCHANGED: dict[str, Callable[[Scene], Any]] = {
         *scene.args, scene.team, scene.role(), name="auditor", permissions=["activity:read", "activity:read"]
     ),
     "an agent": lambda scene: agents.update(*scene.args, scene.team, scene.agent(), role="member"),
+    "a webhook": lambda scene: webhooks.update(*scene.args, scene.webhook(), actions=None, enabled=True),
     "a list": lambda scene: workspaces.set_member(
         *scene.args, scene.team, scene.workspace, scene.listed(), role="viewer"
     ),
@@ -868,6 +968,10 @@ REFUSED: dict[str, tuple[Callable[[Scene], Any], type[DomainError]]] = {
             replacement="member",
         ),
         Conflict,
+    ),
+    "a replay of what was not sent": (
+        lambda scene: webhooks.replay(*scene.args, scene.webhook(), from_seq=8, until_seq=8),
+        Invalid,
     ),
     "to its owner": (
         lambda scene: members.transfer_ownership(*scene.args, scene.team, user_id=scene.actor.id),

@@ -342,6 +342,8 @@ def letter(kind: str = mails.INVITATION, **values: Any) -> Letter:
         "team": "T",
         "inviter": "I",
         "role": "viewer",
+        "webhook": "hooks.example",
+        "reason": "failing",
     }
     return Letter(uuid7(), kind, **{**defaults, **values})
 
