@@ -15,7 +15,12 @@ task_default_queue = "maintenance"
 task_queues = tuple(
     Queue(name, Exchange(name), routing_key=name) for name in ("outbox", "usage", "mail", "maintenance")
 )
-task_routes = {"outbox.*": {"queue": "outbox"}, "usage.*": {"queue": "usage"}, "mail.*": {"queue": "mail"}}
+task_routes = {
+    "outbox.*": {"queue": "outbox"},
+    "usage.*": {"queue": "usage"},
+    "activity.fold": {"queue": "usage"},  # the other fold
+    "mail.*": {"queue": "mail"},
+}
 task_create_missing_queues = False  # a misspelt queue is an error, not a place where messages wait for ever
 
 # A task that dies with its process is delivered again; every task is safe to run twice.
@@ -67,6 +72,7 @@ enable_utc = True
 beat_schedule = {
     "sweep the outbox": {"task": "outbox.sweep", "schedule": 1.0, "options": {"expires": 2.0}},
     "fold usage": {"task": "usage.fold", "schedule": 1.0, "options": {"expires": 2.0}},
+    "count the log": {"task": "activity.fold", "schedule": 5.0, "options": {"expires": 10.0}},
     "return tasks whose lease ran out": {
         "task": "tasks.return_expired",
         "schedule": 1.0,

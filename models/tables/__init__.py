@@ -1,7 +1,14 @@
 """Every table, so that importing this package makes the metadata whole."""
 
 from models.tables.accounts import AccountEvent, MailedToken, RecoveryCode, SecondFactor
-from models.tables.activity import ActivityHead, ActivityLog
+from models.tables.activity import (
+    ActivityCount,
+    ActivityDay,
+    ActivityFold,
+    ActivityHead,
+    ActivityLog,
+    ActivityPerson,
+)
 from models.tables.api_keys import Agent, ApiKey
 from models.tables.idempotency import IdempotencyKey
 from models.tables.invitations import Invitation
@@ -19,8 +26,12 @@ from models.tables.workspaces import DeletedWorkspace, Workspace, WorkspaceMembe
 
 __all__ = [
     "AccountEvent",
+    "ActivityCount",
+    "ActivityDay",
+    "ActivityFold",
     "ActivityHead",
     "ActivityLog",
+    "ActivityPerson",
     "Agent",
     "ApiKey",
     "DeletedWorkspace",

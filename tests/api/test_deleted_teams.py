@@ -18,6 +18,7 @@ from tests.factories import (
     execute,
     fetch,
     fold,
+    fold_log,
     invite,
     make_agent,
     make_key,
@@ -141,6 +142,7 @@ def test_all_of_it_goes_and_nothing_of_another(app: Flask) -> None:
         fill(setting)
     drain()
     fold()
+    fold_log()
     for setting in (doomed, other):
         setting.task()  # which is neither drained nor folded
     untouched, before = rows_of(other.id), rows_of(doomed.id)
