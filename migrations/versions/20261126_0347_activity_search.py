@@ -30,28 +30,29 @@ DO $$ BEGIN
   END IF;
 END $$
 """
-UUID = "^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$"
 # U+FFFF is no character (Unicode, 23.7), and so in no text: it keeps a search from finding the end of one value with the
-# beginning of the next. Whole ids are no words: indexed by their trigrams, they would be most of the index.
-WORDS = f"""
-CREATE FUNCTION activity_words(resource_name text, action text, metadata jsonb) RETURNS text
-LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
-  SELECT lower(coalesce(resource_name || U&'\\FFFF', '') || action || coalesce(U&'\\FFFF' || string_agg(value #>> '{{}}', U&'\\FFFF'), ''))
-  FROM jsonb_path_query(metadata, 'strict $.** ? (
-    @.type() == "number" || @.type() == "boolean" || @.type() == "string" && !(@ like_regex "{UUID}" flag "i")
-  )') AS value
+# beginning of the next. Whole ids are no words: their trigrams would be most of the index. Called in FROM, it is inlined.
+WORDS = """
+CREATE FUNCTION activity_words(resource_name text, action text, metadata jsonb)
+RETURNS TABLE (words text, mentions uuid[]) LANGUAGE sql IMMUTABLE PARALLEL SAFE ROWS 1 AS $$
+  SELECT lower(coalesce(resource_name || U&'\\FFFF', '') || action
+               || coalesce(U&'\\FFFF' || string_agg(value, U&'\\FFFF') FILTER (WHERE NOT is_id), '')),
+         coalesce(array_agg(value::uuid) FILTER (WHERE is_id), '{}')
+  FROM (
+    SELECT value, length(value) = 36 AND value ~* '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$' AS is_id
+    FROM (
+      SELECT value #>> '{}' AS value
+      FROM jsonb_path_query(metadata, 'strict $.** ? (@.type() != "object" && @.type() != "array")') AS value
+    ) AS texts WHERE value IS NOT NULL OFFSET 0
+  ) AS told
 $$
-"""  # noqa: S608  made of constants alone
-MENTIONS = f"""
-CREATE FUNCTION activity_mentions(metadata jsonb) RETURNS uuid[] LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
-  SELECT coalesce(array_agg(DISTINCT (value #>> '{{}}')::uuid), '{{}}')
-  FROM jsonb_path_query(metadata, 'strict $.** ? (@.type() == "string" && @ like_regex "{UUID}" flag "i")') AS value
-$$
-"""  # noqa: S608
+"""
 # What was logged before: the trigger that keeps the log append-only knows no such change.
 WORDS_OF_THE_PAST = """
 ALTER TABLE activity_logs DISABLE TRIGGER append_only;
-UPDATE activity_logs SET words = activity_words(resource_name, action, metadata), mentions = activity_mentions(metadata);
+UPDATE activity_logs l SET words = t.words, mentions = t.mentions
+FROM activity_logs o CROSS JOIN LATERAL activity_words(o.resource_name, o.action, o.metadata) t
+WHERE o.team_id = l.team_id AND o.seq = l.seq AND o.created_at = l.created_at;
 ALTER TABLE activity_logs ENABLE TRIGGER append_only;
 """
 # Rows that are purged are counted no more, those that were not counted yet excepted. The fold's lock comes first: after it,
@@ -113,7 +114,7 @@ def of_a_team(table: str) -> sa.ForeignKeyConstraint:
 def upgrade() -> None:
     for name in EXTENSIONS:
         op.execute(MAKE_EXTENSION.format(name=name, mine=MINE))
-    run(WORDS + ";" + MENTIONS)
+    run(WORDS)
     op.add_column("activity_logs", sa.Column("words", sa.String(), server_default="", nullable=False))
     op.add_column(
         "activity_logs", sa.Column("mentions", sa.ARRAY(sa.Uuid()), server_default="{}", nullable=False)
@@ -200,7 +201,6 @@ def downgrade() -> None:
     op.drop_column("activity_logs", "words")
     for name, columns in REPLACED.items():
         op.create_index(f"ix_activity_logs_{name}", "activity_logs", columns)
-    op.execute("DROP FUNCTION activity_mentions(jsonb)")
     op.execute("DROP FUNCTION activity_words(text, text, jsonb)")
     for name in reversed(EXTENSIONS):
         op.execute(DROP_EXTENSION.format(name=name, mine=MINE))

@@ -39,6 +39,10 @@ class Facets:
     workspaces: Sequence[Facet]
 
 
+Row = tuple[str | None, str | None, str | None, UUID | None, Any]
+"""Action, person, agent (as text), workspace, and how many rows."""
+
+
 class Months(NamedTuple):
     """The months of a question that it has whole: from one on and before another, by their first days; None is no bound."""
 
@@ -115,7 +119,7 @@ def _next_month_unless_begun(time: datetime) -> datetime:
         return time
 
 
-def _counted(access: Access, months: Months, workspace_id: UUID | None) -> Select[Any]:
+def _counted(access: Access, months: Months, workspace_id: UUID | None) -> Select[*Row]:
     table = ActivityCount
     actions, users, agents = (
         func.max(table.value).filter(table.dimension == dimension)
@@ -133,7 +137,7 @@ def _counted(access: Access, months: Months, workspace_id: UUID | None) -> Selec
     return statement if workspace_id is None else statement.where(table.workspace_id == workspace_id)
 
 
-def _rows(access: Access, wanted: ActivityFilter, among: ColumnElement[bool]) -> Select[Any]:
+def _rows(access: Access, wanted: ActivityFilter, among: ColumnElement[bool]) -> Select[*Row]:
     grouped = (
         ActivityLog.action,
         cast(ActivityLog.user_id, String),

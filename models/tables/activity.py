@@ -3,7 +3,6 @@ from datetime import datetime
 from uuid import UUID
 
 from sqlalchemy import (
-    ARRAY,
     BigInteger,
     CheckConstraint,
     ForeignKey,
@@ -14,6 +13,7 @@ from sqlalchemy import (
     Uuid,
     text,
 )
+from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import Mapped, mapped_column
 
 from models.base import Address, Base, Count, Json, TeamOwned, UUIDv7
@@ -114,7 +114,7 @@ class ActivityLog(Base):
     mentions: Mapped[list[UUID]] = mapped_column(
         ARRAY(Uuid), server_default="{}", deferred=True, deferred_raiseload=True
     )
-    """The ids among the values of the details, which are found by the whole of them (`activity_mentions`)."""
+    """The ids among the values of the details, which are found by the whole of them (of `activity_words` too)."""
 
 
 class ActivityFold(TeamOwned, Base):
