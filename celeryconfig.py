@@ -23,6 +23,8 @@ task_routes = {
     "mail.*": {"queue": "mail"},
     "exports.*": {"queue": "exports"},
     "webhooks.*": {"queue": "webhooks"},
+    "activity.fold": {"queue": "usage"},  # the other fold
+    "mail.*": {"queue": "mail"},
 }
 task_create_missing_queues = False  # a misspelt queue is an error, not a place where messages wait for ever
 
@@ -75,6 +77,7 @@ enable_utc = True
 beat_schedule = {
     "sweep the outbox": {"task": "outbox.sweep", "schedule": 1.0, "options": {"expires": 2.0}},
     "fold usage": {"task": "usage.fold", "schedule": 1.0, "options": {"expires": 2.0}},
+    "count the log": {"task": "activity.fold", "schedule": 5.0, "options": {"expires": 10.0}},
     "return tasks whose lease ran out": {
         "task": "tasks.return_expired",
         "schedule": 1.0,

@@ -32,8 +32,8 @@ class Blueprint(SmorestBlueprint):  # type: ignore[misc]  # flask-smorest has no
         decorate: Callable[[Any], Any] = self.response(status, schema)
         return decorate
 
-    def lists(self, schema: type[Schema]) -> Callable[[Any], Any]:
-        decorate: Callable[[Any], Any] = self.response(200, page_of(schema))
+    def lists(self, schema: type[Schema], *, both_ways: bool = False) -> Callable[[Any], Any]:
+        decorate: Callable[[Any], Any] = self.response(200, page_of(schema, both_ways))
         return decorate
 
     def shows_nothing(self) -> Callable[[Any], Any]:

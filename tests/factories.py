@@ -18,7 +18,7 @@ from models.access.actor import Origin
 from models.access.credentials import Credential
 from models.access.entry import Access, enter, enter_team
 from models.database import transaction
-from models.operations import activity, members, sessions, teams, usage, users
+from models.operations import activity, activity_counts, members, sessions, teams, usage, users
 from models.queries import teams as team_queries
 from models.queries import users as accounts
 
@@ -235,6 +235,17 @@ def fold() -> int:
     while True:
         with transaction() as session:
             batch = usage.fold(session, 5_000)
+        if not batch:
+            return folded
+        folded += batch
+
+
+def fold_log() -> int:
+    """Counts all of the log, as the worker would; how many rows it took."""
+    folded = 0
+    while True:
+        with transaction() as session:
+            batch = activity_counts.fold(session, limit=2_000)
         if not batch:
             return folded
         folded += batch

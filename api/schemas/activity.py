@@ -1,5 +1,7 @@
 from typing import Any
 
+from marshmallow import ValidationError, fields, validate, validates_schema
+
 from marshmallow import fields, post_dump, pre_dump, validate
 
 from api.schemas.base import Boolean, PageQuery, Schema, Text, Time
@@ -8,6 +10,9 @@ from models.settings import settings
 from models.tables import ActivityExport
 from models.tables.activity import DENIED, SUCCESS
 from models.tables.activity_exports import CSV, NDJSON, STATES
+
+MOST_ACTIONS = 50
+"""In one question."""
 
 
 class ActivitySchema(Schema):
@@ -47,6 +52,7 @@ class ActivityFilterSchema(Schema):
     action = fields.List(
         Text(maximum=100),
         load_default=(),
+        validate=validate.Length(max=MOST_ACTIONS),
         metadata={"description": "One action, or several by repeating the parameter."},
     )
     user_id = fields.UUID(load_default=None)
@@ -60,7 +66,12 @@ class ActivityFilterSchema(Schema):
     since = Time(load_default=None, metadata={"description": "From this time on."})
     until = Time(load_default=None, metadata={"description": "Before this time."})
     q = Text(
-        load_default=None, maximum=200, metadata={"description": "A substring of what happened, in any case."}
+        load_default=None,
+        maximum=200,
+        metadata={
+            "description": "A substring, in any case, of what happened: names, the action, every value in the details; "
+            "an id among them is found by the whole of it."
+        },
     )
 
 
@@ -155,3 +166,54 @@ class NewActivityExportSchema(ActivityExportSchema):
 
 class DownloadQuery(Schema):
     token = Text(required=True, maximum=200)
+    cursor = fields.String(
+        load_default=None, metadata={"description": "`next_cursor` or `previous_cursor` of another page."}
+    )
+    at = Time(
+        load_default=None,
+        metadata={"description": "Begins at the newest row that is not after this time; not with `cursor`."},
+    )
+
+    @validates_schema
+    def _one_beginning(self, query: dict[str, Any], **_: Any) -> None:
+        if query.get("at") and query.get("cursor"):
+            raise ValidationError("A page begins at a time or at a cursor, not at both.", "at")
+
+
+class FacetsQuery(Schema):
+    """What the counts are of. The other filters can't be counted exactly in time."""
+
+    since = Time(load_default=None, metadata={"description": "From this time on."})
+    until = Time(load_default=None, metadata={"description": "Before this time."})
+    workspace_id = fields.UUID(load_default=None)
+
+
+class ActionCountSchema(Schema):
+    action = fields.String(attribute="value")
+    count = fields.Integer()
+
+
+class PersonCountSchema(Schema):
+    user_id = fields.UUID(attribute="value")
+    name = fields.String(allow_none=True)
+    count = fields.Integer(metadata={"description": "Of what the person did, and agents for the person."})
+
+
+class AgentCountSchema(Schema):
+    agent_id = fields.UUID(attribute="value")
+    name = fields.String(allow_none=True)
+    count = fields.Integer()
+
+
+class WorkspaceCountSchema(Schema):
+    workspace_id = fields.UUID(attribute="value")
+    name = fields.String(allow_none=True, metadata={"description": "None once it is deleted."})
+    count = fields.Integer()
+
+
+class FacetsSchema(Schema):
+    total = fields.Integer()
+    actions = fields.List(fields.Nested(ActionCountSchema))
+    users = fields.List(fields.Nested(PersonCountSchema))
+    agents = fields.List(fields.Nested(AgentCountSchema))
+    workspaces = fields.List(fields.Nested(WorkspaceCountSchema))

@@ -131,12 +131,13 @@ class PageQuery(Schema):
 
 
 @cache
-def page_of(item: type[MarshmallowSchema]) -> type[MarshmallowSchema]:
-    """The one envelope of every list."""
+def page_of(item: type[MarshmallowSchema], both_ways: bool = False) -> type[MarshmallowSchema]:
+    """The one envelope of every list; one that can be read both ways has a cursor for each."""
+    cursors = ("next_cursor", "previous_cursor") if both_ways else ("next_cursor",)
     return Schema.from_dict(
         {
             "items": fields.List(fields.Nested(item), required=True),
-            "next_cursor": fields.String(required=True, allow_none=True),
+            **{name: fields.String(required=True, allow_none=True) for name in cursors},
         },
         name=item.__name__.removesuffix("Schema") + "Page",
     )

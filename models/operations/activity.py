@@ -48,11 +48,11 @@ WITH taken AS (
 ), appended AS (
   INSERT INTO activity_logs (team_id, seq, created_at, id, user_id, agent_id, api_key_id, action, resource_type,
                              resource_id, resource_name, workspace_id, metadata, request_id, ip_address, user_agent,
-                             schema_version, outcome, origin_salt, origin_hash, hash)
+                             schema_version, outcome, origin_salt, origin_hash, hash, words, mentions)
   SELECT team_id, seq, created_at, event_id, user_id, agent_id, api_key_id, action, resource_type,
          resource_id, resource_name, workspace_id, details, request_id, ip_address, user_agent,
-         schema_version, outcome, origin_salt, origin_hash, hash
-  FROM chained ORDER BY team_id, seq
+         schema_version, outcome, origin_salt, origin_hash, hash, told.words, told.mentions
+  FROM chained CROSS JOIN LATERAL activity_words(resource_name, action, details) AS told ORDER BY team_id, seq
   RETURNING team_id, seq, id, action, user_id, agent_id, workspace_id, metadata AS details, created_at
 )
 SELECT * FROM appended ORDER BY team_id, seq

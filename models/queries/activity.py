@@ -1,7 +1,9 @@
 """The activity log, read: pages for people, ranges by `seq` for sockets."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -10,14 +12,17 @@ from sqlalchemy.orm import Session
 
 from models.access.entry import Access
 from models.events.catalogue import CATALOGUE
-from models.queries.activity_filters import ActivityFilter, Actor, Subject, conditions, visible
-from models.queries.paging import Page, Slice, keyset
+from models.queries.activity_filters import ActivityFilter, Actor, Subject
+from models.queries.activity_search import Extent, Log, Match, search, searching
+from models.queries.paging import Page, TwoWaySlice, parse_key
 from models.tables import (
     ActivityHead,
     ActivityLog,
     Agent,
     Invitation,
 )
+
+LATEST = datetime(9999, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,11 +60,56 @@ def summarize(action: str, details: Mapping[str, Any], *, actor: str | None, res
         return f"{names['actor']}: {action} {names['resource']}"
 
 
-def in_team(session: Session, access: Access, wanted: ActivityFilter, page: Page) -> Slice[ActivityView]:
-    """The team's log, newest first: what matches every given filter, `since` inclusive, `until` exclusive."""
-    statement = named(select(ActivityLog).where(*visible(access), *conditions(wanted)))
-    found = keyset(session, statement, page, ActivityLog.seq, descending=True)
-    return Slice([ActivityView(*row) for row in found.items], found.next_key)
+def in_team(
+    session: Session, access: Access, wanted: ActivityFilter, page: Page, *, at: datetime | None = None
+) -> TwoWaySlice[ActivityView]:
+    """
+    The team's log, newest first: what matches every given filter. It begins at the newest row, after or (backwards) before
+    the page's key, or at the newest row not after `at`. A page may be short (models.queries.activity_search).
+    """
+    with searching(session, access.team_id) as log:
+        newest = log.whole.last
+        look = partial(search, session, access, log, wanted, limit=page.limit)
+        if page.after is not None:
+            (key,) = parse_key(page.after, (ActivityLog.seq,))
+            key = max(0, min(key, newest + 1))
+            if page.backwards:
+                found = look(Extent(key + 1, newest), forwards=True)
+                items = _views(session, access.team_id, found.matches)
+                return TwoWaySlice(items, (key + 1,), _key(found.go_on_after))
+            start = key - 1
+        else:
+            start = newest if at is None else _newest_at(session, access, log, wanted, at)
+        found = look(Extent(1, start))
+        previous = None if page.after is None and at is None else (start,)
+        return TwoWaySlice(_views(session, access.team_id, found.matches), _key(found.go_on_after), previous)
+
+
+def _newest_at(session: Session, access: Access, log: Log, wanted: ActivityFilter, at: datetime) -> int:
+    """The number of the newest matching row that is not after `at`."""
+    bound = min(at, LATEST) + timedelta(microseconds=1)
+    until = min(bound, wanted.until or bound)
+    found = search(session, access, log, replace(wanted, until=until), log.whole, limit=1)
+    return found.matches[0].seq if found.matches else (found.go_on_after or 1) - 1
+
+
+def _key(number: int | None) -> tuple[int] | None:
+    return None if number is None else (number,)
+
+
+def _views(session: Session, team_id: UUID, matches: Sequence[Match]) -> list[ActivityView]:
+    """The rows, newest first."""
+    if not matches:
+        return []
+    times = [match.created_at for match in matches]  # which tell the partitions
+    statement = named(
+        select(ActivityLog).where(
+            ActivityLog.team_id == team_id,
+            ActivityLog.seq.in_([match.seq for match in matches]),
+            ActivityLog.created_at.between(min(times), max(times)),
+        )
+    )
+    return [ActivityView(*row) for row in session.execute(statement.order_by(ActivityLog.seq.desc()))]
 
 
 def named(statement: Select[ActivityLog]) -> Select[*tuple[Any, ...]]:

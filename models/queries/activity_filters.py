@@ -1,27 +1,31 @@
 """What a caller wants of the activity log, and what of it they may see: conditions that every reader of the log shares."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Text, all_, and_, cast, exists, func, literal, or_, select
-from sqlalchemy.dialects.postgresql import ARRAY, JSONPATH
-from sqlalchemy.orm import aliased
+from sqlalchemy import ColumnElement, all_, and_, exists, false, func, literal, or_, select
+from sqlalchemy.orm import InstrumentedAttribute, aliased
 
 from models.access.entry import Access
 from models.tables import ActivityLog, Agent, DeletedWorkspace, Invitation, User, Workspace, WorkspaceMember
+from models.tables.activity import SUCCESS
 from models.tables.workspaces import PRIVATE
 
 Actor = aliased(User, name="actor")
 Subject = aliased(User, name="subject")
-VALUES = 'strict $.** ? (@.type() != "object" && @.type() != "array")'
-"""Every value in the details, however deep."""
+SEPARATOR = "\uffff"
+"""Between the words of a row (the SQL function `activity_words`); no character, and so in no text that anybody looks for."""
 
 
 @dataclass(frozen=True, slots=True)
 class ActivityFilter:
-    """Each narrows what the others leave; `since` inclusive, `until` exclusive, `q` a substring of what happened, in any case."""
+    """
+    Each narrows what the others leave; `since` inclusive, `until` exclusive. `q` is a substring, in any case, of what happened:
+    names, the action, every value of the details; an id among them is found by the whole of it.
+    """
 
     action: Sequence[str] = ()
     user_id: UUID | None = None
@@ -44,25 +48,36 @@ EQUAL = (
 
 def conditions(wanted: ActivityFilter) -> list[ColumnElement[bool]]:
     """Of a statement that models.queries.activity.named has joined, where `q` is given."""
+    return [*narrowed(wanted), *([_says(wanted.q)] if wanted.q else [])]
+
+
+def narrowed(wanted: ActivityFilter) -> list[ColumnElement[bool]]:
+    """What all but `q` asks of the log's rows alone."""
     found: list[ColumnElement[bool]] = []
     if wanted.action:
         found.append(ActivityLog.action.in_(wanted.action))
     given = {name: getattr(wanted, name) for name in EQUAL}
     found.extend(getattr(ActivityLog, name) == value for name, value in given.items() if value is not None)
+    if wanted.outcome is not None and wanted.outcome != SUCCESS:
+        found.append(ActivityLog.outcome != SUCCESS)  # as the index of refused attempts says it
     if wanted.since:
         found.append(ActivityLog.created_at >= wanted.since)
     if wanted.until:
         found.append(ActivityLog.created_at < wanted.until)
-    if wanted.q:
-        found.append(_says(wanted.q))
     return found
 
 
 def visible(access: Access) -> list[ColumnElement[bool]]:
     """The team's rows, but for those of a private workspace that does not list the caller, or did not when it was deleted."""
-    of_team = ActivityLog.team_id == access.team_id
+    return [ActivityLog.team_id == access.team_id, *within_sight(access, ActivityLog.workspace_id)]
+
+
+def within_sight(
+    access: Access, workspace_id: InstrumentedAttribute[UUID | None]
+) -> list[ColumnElement[bool]]:
+    """Of rows that are about a workspace, if any: that the caller may know of it."""
     if access.sees_all_workspaces:
-        return [of_team]
+        return []
     listed = exists().where(
         WorkspaceMember.workspace_id == Workspace.id, WorkspaceMember.user_id == access.user_id
     )
@@ -72,19 +87,25 @@ def visible(access: Access) -> list[ColumnElement[bool]]:
     gone = select(DeletedWorkspace.workspace_id).where(
         DeletedWorkspace.team_id == access.team_id, literal(access.user_id) != all_(DeletedWorkspace.user_ids)
     )
-    at = ActivityLog.workspace_id
-    return [of_team, or_(at.is_(None), and_(at.not_in(hidden), at.not_in(gone)))]
+    return [or_(workspace_id.is_(None), and_(workspace_id.not_in(hidden), workspace_id.not_in(gone)))]
+
+
+def worded(pattern: str) -> ColumnElement[bool]:
+    """Whether the row itself says it: its resource's name, its action or a value of its details, an id by the whole of it."""
+    says = false() if SEPARATOR in pattern else ActivityLog.words.like(like(pattern))
+    with suppress(ValueError):
+        whole = UUID(pattern)
+        if str(whole) == pattern.lower():
+            return or_(says, ActivityLog.mentions.contains([whole]))
+    return says
+
+
+def like(pattern: str) -> ColumnElement[str]:
+    """For LIKE on lower-cased text: anything that contains the pattern, as it is written, in any case."""
+    escaped = pattern.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
+    return func.lower(f"%{escaped}%")
 
 
 def _says(pattern: str) -> ColumnElement[bool]:
-    names = (
-        ActivityLog.resource_name, ActivityLog.action, Actor.name, Subject.name, Agent.name, Invitation.email,
-    )  # fmt: skip
-    return or_(*(name.icontains(pattern, autoescape=True) for name in names), _said_in_details(pattern))
-
-
-def _said_in_details(pattern: str) -> ColumnElement[bool]:
-    """Whether any value of the details contains it: not the field names, which are the same in every row, nor JSON's escapes."""
-    value = func.jsonb_path_query(ActivityLog.details, cast(VALUES, JSONPATH)).column_valued("value")
-    as_text = value.op("#>>", return_type=Text())(cast([], ARRAY(Text)))
-    return exists().where(as_text.icontains(pattern, autoescape=True))
+    names = (Actor.name, Subject.name, Agent.name, Invitation.email)
+    return or_(worded(pattern), *(func.lower(name).like(like(pattern)) for name in names))

@@ -21,6 +21,8 @@ class Page:
 
     limit: int = 50
     after: tuple[str, ...] | None = None
+    backwards: bool = False
+    """Towards what comes before `after` in the list's order; only of a list that can go both ways."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +31,14 @@ class Slice(Generic[T]):
 
     items: Sequence[T]
     next_key: Key | None
+
+
+@dataclass(frozen=True, slots=True)
+class TwoWaySlice(Slice[T]):
+    """A page from which one can go both ways."""
+
+    previous_key: Key | None
+    """To ask, backwards, for the page before; None at the beginning."""
 
 
 def keyset(
@@ -45,7 +55,7 @@ def keyset(
     """
     if page.after is not None:
         key = tuple_(*columns)
-        after = tuple_(*_parse(page.after, columns))
+        after = tuple_(*parse_key(page.after, columns))
         statement = statement.where(key < after if descending else key > after)
     statement = statement.order_by(*(column.desc() if descending else column.asc() for column in columns))
     rows = session.execute(statement.add_columns(*columns).limit(page.limit + 1)).all()
@@ -55,7 +65,8 @@ def keyset(
     return Slice(items, tuple(rows[page.limit - 1][width:]) if more else None)
 
 
-def _parse(values: tuple[str, ...], columns: tuple[Any, ...]) -> list[Any]:
+def parse_key(values: tuple[str, ...], columns: tuple[Any, ...]) -> list[Any]:
+    """The values of a page's key as those of the columns; raises Invalid if it does not fit them."""
     parsers: dict[type, Callable[[str], Any]] = {
         UUID: UUID,
         int: _bigint,

@@ -4,6 +4,15 @@ from models.tables.accounts import AccountEvent, Erasure, MailedToken, RecoveryC
 from models.tables.activity import ActivityHead, ActivityLog
 from models.tables.activity_exports import ActivityExport
 from models.tables.activity_reads import ActivityRead
+from models.tables.accounts import AccountEvent, MailedToken, RecoveryCode, SecondFactor
+from models.tables.activity import (
+    ActivityCount,
+    ActivityDay,
+    ActivityFold,
+    ActivityHead,
+    ActivityLog,
+    ActivityPerson,
+)
 from models.tables.api_keys import Agent, ApiKey
 from models.tables.checkpoints import Checkpoint, SigningKey
 from models.tables.idempotency import IdempotencyKey
@@ -28,6 +37,12 @@ __all__ = [
     "ActivityHead",
     "ActivityLog",
     "ActivityRead",
+    "ActivityCount",
+    "ActivityDay",
+    "ActivityFold",
+    "ActivityHead",
+    "ActivityLog",
+    "ActivityPerson",
     "Agent",
     "ApiKey",
     "Checkpoint",

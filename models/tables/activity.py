@@ -1,13 +1,32 @@
+import datetime as dt
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import BigInteger, CheckConstraint, ForeignKey, Index, PrimaryKeyConstraint, String
+from sqlalchemy import (
+    BigInteger,
+    CheckConstraint,
+    ForeignKey,
+    Index,
+    PrimaryKeyConstraint,
+    String,
+    UniqueConstraint,
+    Uuid,
+    text,
+)
+from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import Mapped, mapped_column
 
-from models.base import Address, Base, Json
+from models.base import Address, Base, Count, Json, TeamOwned, UUIDv7
 
 SUCCESS, DENIED = "success", "denied"
 OUTCOMES = "outcome IN ('success', 'denied')"
+
+
+DIMENSIONS = "dimension IN ('action', 'user', 'agent')"
+
+
+def _partial(name: str, column: str, condition: str) -> Index:
+    return Index(f"ix_activity_logs_{name}", "team_id", column, "seq", postgresql_where=text(condition))
 
 
 class ActivityHead(Base):
@@ -40,10 +59,32 @@ class ActivityLog(Base):
     __table_args__ = (
         PrimaryKeyConstraint("team_id", "seq", "created_at"),
         CheckConstraint(OUTCOMES, name="outcome"),
-        Index("ix_activity_logs_created_at", "team_id", "created_at"),
         Index("ix_activity_logs_user", "team_id", "user_id", "seq"),
         Index("ix_activity_logs_action", "team_id", "action", "seq"),
-        Index("ix_activity_logs_resource", "team_id", "resource_type", "resource_id", "seq"),
+        Index("ix_activity_logs_user_action", "team_id", "user_id", "action", "seq"),
+        Index("ix_activity_logs_resource_id", "team_id", "resource_id", "seq"),
+        Index("ix_activity_logs_resource_type", "team_id", "resource_type", "seq"),
+        # Of what few rows have or few are: the others cost these nothing.
+        _partial("workspace", "workspace_id", "workspace_id IS NOT NULL"),
+        _partial("agent", "agent_id", "agent_id IS NOT NULL"),
+        _partial("api_key", "api_key_id", "api_key_id IS NOT NULL"),
+        _partial("ip_address", "ip_address", "ip_address IS NOT NULL"),
+        Index(
+            "ix_activity_logs_refused",
+            "team_id",
+            "seq",
+            postgresql_where=text("outcome <> 'success'"),
+        ),
+        # Without a list of pending entries: every search would read it, and one insert in many wait for all of it.
+        Index(
+            "ix_activity_logs_words",
+            "team_id",
+            "words",
+            "mentions",
+            postgresql_using="gin",
+            postgresql_ops={"words": "gin_trgm_ops"},
+            postgresql_with={"fastupdate": "off"},
+        ),
         {"postgresql_partition_by": "RANGE (created_at)"},
     )
 
@@ -68,3 +109,65 @@ class ActivityLog(Base):
     origin_salt: Mapped[bytes | None]
     origin_hash: Mapped[bytes | None]
     hash: Mapped[bytes]
+    words: Mapped[str] = mapped_column(server_default="", deferred=True, deferred_raiseload=True)
+    """What `q` looks through, as the SQL function `activity_words` makes it of the row; derived, and so outside `hash`."""
+    mentions: Mapped[list[UUID]] = mapped_column(
+        ARRAY(Uuid), server_default="{}", deferred=True, deferred_raiseload=True
+    )
+    """The ids among the values of the details, which are found by the whole of them (of `activity_words` too)."""
+
+
+class ActivityFold(TeamOwned, Base):
+    """How far a team's log is counted in the tables below; its lock is the team's fold."""
+
+    __tablename__ = "activity_folds"
+    __table_args__ = (PrimaryKeyConstraint("team_id"),)
+
+    seq: Mapped[int] = mapped_column(BigInteger, server_default="0")
+
+
+class ActivityCount(TeamOwned, Base):
+    """How many rows of a team's month (UTC) and workspace have a value in a dimension: an action, or an actor's id."""
+
+    __tablename__ = "activity_counts"
+    __table_args__ = (
+        UniqueConstraint(
+            "team_id",
+            "month",
+            "dimension",
+            "value",
+            "workspace_id",
+            name="uq_activity_counts",
+            postgresql_nulls_not_distinct=True,
+        ),
+        CheckConstraint(DIMENSIONS, name="dimension"),
+        CheckConstraint("n >= 0", name="n"),
+    )
+
+    id: Mapped[UUIDv7] = mapped_column(server_default=text("uuid7()"))
+    month: Mapped[dt.date]
+    """Its first day."""
+    workspace_id: Mapped[UUID | None]
+    dimension: Mapped[str] = mapped_column(String(20))
+    value: Mapped[str] = mapped_column(String(100))
+    n: Mapped[Count]
+
+
+class ActivityDay(TeamOwned, Base):
+    """Between which numbers the rows of a team's day (UTC) are: where a search begins that wants a time."""
+
+    __tablename__ = "activity_days"
+    __table_args__ = (PrimaryKeyConstraint("team_id", "day"),)
+
+    day: Mapped[dt.date]
+    first_seq: Mapped[int] = mapped_column(BigInteger)
+    last_seq: Mapped[int] = mapped_column(BigInteger)
+
+
+class ActivityPerson(TeamOwned, Base):
+    """Someone who is named in a team's log, as actor or as whom it happened to: whose names a search looks through."""
+
+    __tablename__ = "activity_people"
+    __table_args__ = (PrimaryKeyConstraint("team_id", "user_id"),)
+
+    user_id: Mapped[UUID] = mapped_column(ForeignKey("users.id", ondelete="CASCADE"))

@@ -18,6 +18,7 @@ from tests.factories import (
     execute,
     fetch,
     fold,
+    fold_log,
     invite,
     make_agent,
     make_delivery,
@@ -146,6 +147,7 @@ def test_all_of_it_goes_and_nothing_of_another(app: Flask) -> None:
         fill(setting)
     drain()
     fold()
+    fold_log()
     for setting in (doomed, other):
         with transaction() as session:
             assert checkpoints.sign(session, setting.id)

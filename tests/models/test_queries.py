@@ -53,8 +53,8 @@ LISTS: dict[str, List] = {
     ),
     "usage": lambda session, access, _, page: usage_queries.daily(session, access, **EVER, page=page),
 }
-STATEMENTS = {"teams": 2, "sessions": 2, "members": 1, "workspaces": 1, "tasks": 2, "activity": 1, "usage": 1}
-"""The list's own, with entering as an actor where it needs one, and the tasks' workspace."""
+STATEMENTS = {"teams": 2, "sessions": 2, "members": 1, "workspaces": 1, "tasks": 2, "activity": 4, "usage": 1}
+"""The list's own (the log's: where it ends, which rows match, the rows, and the planner as it was), with entering as an actor where it needs one, and the tasks' workspace."""
 
 
 def grow(app: Flask, team: TeamSetting, by: int) -> None:
@@ -78,10 +78,10 @@ def grow(app: Flask, team: TeamSetting, by: int) -> None:
 
 
 def see(item: Any) -> None:
-    """Everything that a schema could show of the item; a relationship that is not loaded would raise here."""
+    """Everything that a schema could show of the item; a relationship that is not loaded would raise here. (A row's words are the search's alone.)"""
     for row in (item, getattr(item, "row", None), getattr(item, "team", None), getattr(item, "user", None)):
         for name in dir(row):
-            if not name.startswith("_") and name not in {"registry", "metadata"}:
+            if not name.startswith("_") and name not in {"registry", "metadata", "words", "mentions"}:
                 getattr(row, name)
 
 
