@@ -34,12 +34,12 @@ ROUNDS = 3
 BATCH = 500
 TEAMS = 20
 VERIFY = Path(__file__).resolve().parent.parent / "docs" / "verify.py"
-FILL = """
+FILL = f"""
 INSERT INTO activity_logs (team_id, seq, created_at, id, user_id, action, resource_type, resource_id, resource_name,
                            workspace_id, metadata, request_id, ip_address, user_agent, origin_salt, origin_hash, hash)
 SELECT l.team_id, seq, created_at, id, user_id, action, resource_type, resource_id, resource_name, workspace_id, metadata,
        request_id, ip_address, user_agent, origin_salt, origin_hash,
-       activity_chain(activity_genesis(l.team_id), {digest}) OVER (ORDER BY seq)
+       activity_chain(activity_genesis(l.team_id), {DIGEST}) OVER (ORDER BY seq)
 FROM (
   SELECT r.*, activity_origin_digest(origin_salt, ip_address, user_agent) AS origin_hash FROM (
     SELECT t.id AS team_id, n AS seq, now() - (:rows - n) * interval '1 ms' AS created_at, uuid7() AS id, t.owner_id AS user_id,
@@ -53,7 +53,7 @@ FROM (
     FROM generate_series(1, :rows) n, teams t WHERE t.id = :team OFFSET 0
   ) r OFFSET 0
 ) l
-""".format(digest=DIGEST)
+"""
 FILL_OUTBOX = """
 INSERT INTO outbox (event_id, team_id, action, user_id, resource_type, resource_id, resource_name, details, ip_address, user_agent)
 SELECT uuid7(), t.id, 'task_created', t.owner_id, 'task', uuid7(), 'Read the price list',
@@ -61,14 +61,14 @@ SELECT uuid7(), t.id, 'task_created', t.owner_id, 'task', uuid7(), 'Read the pri
                           'assignee_id', NULL), '192.0.2.7', 'Mozilla/5.0 (X11; Linux x86_64)'
 FROM generate_series(1, :events / cardinality(CAST(:teams AS uuid[]))) AS n, teams t WHERE t.id = ANY(:teams) ORDER BY n
 """
-EXPORT = f"""
+EXPORT = """
 SELECT l.seq, l.id::text, l.team_id::text, l.user_id::text, l.agent_id::text, l.api_key_id::text, l.action, l.outcome,
        l.schema_version, l.resource_type, l.resource_id::text, l.resource_name, l.workspace_id::text, l.metadata::text AS metadata,
        host(l.ip_address) AS ip_address, l.user_agent, l.request_id, l.created_at,
        encode(coalesce(lag(l.hash) OVER (ORDER BY l.seq), activity_genesis(l.team_id)), 'hex') AS previous_hash,
        encode(l.hash, 'hex') AS hash, encode(l.origin_hash, 'hex') AS origin_hash, encode(l.origin_salt, 'hex') AS origin_salt
 FROM activity_logs l WHERE l.team_id = :team ORDER BY l.seq
-"""  # noqa: S608
+"""
 
 
 def main() -> None:
