@@ -186,7 +186,7 @@ def write_export(directory: Path, team_id: UUID) -> Path:
 
 def run_verifier(directory: Path, name: str) -> None:
     key = (directory / "key").read_text()
-    command = [
+    command: list[str | Path] = [
         sys.executable,
         VERIFY,
         directory / name,
