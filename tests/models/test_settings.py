@@ -82,3 +82,39 @@ def test_what_is_refused_is_named(monkeypatch: pytest.MonkeyPatch, name: str, va
     monkeypatch.setenv(name, value)
     with pytest.raises(EnvError, match=name):
         Settings.from_environment()
+
+
+KEY = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8="
+
+
+@pytest.mark.parametrize(
+    ("value", "taken"),
+    [("", None), (KEY, KEY), ("A" * 43 + "=", "A" * 43 + "=")],
+    ids=["none", "a key", "zeros"],
+)
+def test_a_signing_key_is_the_base64_of_32_bytes_or_none(
+    monkeypatch: pytest.MonkeyPatch, value: str, taken: str | None
+) -> None:
+    monkeypatch.setenv("SIGNING_KEY", value)
+    found = Settings.from_environment()
+    assert found.signing_key == taken
+    assert KEY not in repr(found)
+
+
+@pytest.mark.parametrize("value", ["x", "AAAA", KEY + "AAAA", "é" * 44, "A" * 44])
+def test_another_signing_key_is_refused_and_not_repeated(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+    for name in ("SIGNING_KEY", "RETIRED_SIGNING_KEYS"):
+        monkeypatch.setenv("SIGNING_KEY", "")
+        monkeypatch.setenv(name, value)
+        with pytest.raises(EnvError) as refused:
+            Settings.from_environment()
+        assert name in str(refused.value)
+        assert len(value) < 2 or value not in str(refused.value)
+        monkeypatch.delenv(name)
+
+
+def test_retired_keys_are_several(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RETIRED_SIGNING_KEYS", f"{KEY}, {KEY[:-3]}x8=")
+    assert len(Settings.from_environment().retired_signing_keys) == 2
+    monkeypatch.delenv("RETIRED_SIGNING_KEYS")
+    assert Settings.from_environment().retired_signing_keys == ()
