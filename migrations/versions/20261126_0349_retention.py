@@ -22,14 +22,13 @@ DECLARE
   last bigint;
 BEGIN
   PERFORM set_config('agenthq.activity_change', 'erase', true);
-  WITH oldest AS MATERIALIZED (
-    SELECT seq, created_at FROM activity_logs
-    WHERE team_id = of_team AND user_id = person AND seq > after AND origin_salt IS NOT NULL ORDER BY seq LIMIT at_most
-  ), erased AS (
-    UPDATE activity_logs l SET ip_address = NULL, user_agent = NULL, origin_salt = NULL
-    FROM oldest o WHERE l.team_id = of_team AND l.seq = o.seq AND l.created_at = o.created_at
-  )
-  SELECT max(seq) INTO last FROM oldest;
+  SELECT max(seq) INTO last FROM (
+    SELECT l.seq FROM activity_logs l
+    WHERE l.team_id = of_team AND l.user_id = person AND l.seq > after AND l.origin_salt IS NOT NULL
+    ORDER BY l.seq LIMIT at_most
+  ) AS next;
+  UPDATE activity_logs l SET ip_address = NULL, user_agent = NULL, origin_salt = NULL
+  WHERE l.team_id = of_team AND l.user_id = person AND l.seq > after AND l.seq <= last AND l.origin_salt IS NOT NULL;
   PERFORM set_config('agenthq.activity_change', '', true);
   RETURN last;
 END

@@ -67,7 +67,7 @@ class Permission(StrEnum):
 DESCRIPTIONS = {
     Permission.teams_read: "See the team, its settings and its plan.",
     Permission.teams_update: "Change the team's name and settings.",
-    Permission.teams_delete: "Delete the team.",
+    Permission.teams_delete: "Delete the team; place and release a legal hold.",
     Permission.teams_transfer: "Make another member the owner.",
     Permission.members_read: "See who is in the team and in which role.",
     Permission.members_create: "Add and invite people.",

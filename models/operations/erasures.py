@@ -216,10 +216,11 @@ def _placeholder(of: UUID) -> str:
 def _begin_pass(session: Session, erasure: Erasure) -> None:
     """With what is no log yet; it is little."""
     _forget_account(session, users.get(session, erasure.user_id))
+    held = select(Team.id).where(Team.held_at.is_not(None))
     for table in (OutboxEvent, RefusedAttempt):
         session.execute(
             update(table)
-            .where(table.user_id == erasure.user_id)
+            .where(table.user_id == erasure.user_id, table.team_id.not_in(held))
             .where(or_(table.ip_address.is_not(None), table.user_agent.is_not(None)))
             .values(ip_address=None, user_agent=None)
         )

@@ -420,9 +420,10 @@ def test_a_team_under_a_legal_hold_keeps_what_it_has_until_that_is_released(
     for setting in (team, other):
         seat(setting, account)
         act(account, setting)
-    drain()
     assert team.owner.put(f"{team.path}/legal-hold", json={"reason": "A"}).status_code == 200
     erase_as_operator(account)
+    maintenance.go_on_erasing()
+    drain()  # of what was in the outbox until now
     settle()
 
     def known(setting: TeamSetting) -> int:
