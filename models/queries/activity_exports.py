@@ -27,7 +27,7 @@ COLUMNS = (
     ActivityLog.seq, ActivityLog.id, ActivityLog.team_id, ActivityLog.user_id, ActivityLog.agent_id,
     ActivityLog.api_key_id, ActivityLog.action, ActivityLog.outcome, ActivityLog.schema_version,
     ActivityLog.resource_type, ActivityLog.resource_id, ActivityLog.resource_name, ActivityLog.workspace_id,
-    cast(ActivityLog.details, Text), ActivityLog.ip_address, ActivityLog.user_agent, ActivityLog.request_id,
+    cast(ActivityLog.details, Text), func.host(ActivityLog.ip_address), ActivityLog.user_agent, ActivityLog.request_id,
     ActivityLog.created_at,
 )  # fmt: skip
 DIGEST = func.activity_digest(

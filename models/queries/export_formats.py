@@ -5,7 +5,9 @@ import io
 import string
 import zlib
 from collections.abc import Sequence
+from datetime import datetime
 from functools import cache
+from ipaddress import ip_address
 from typing import Any, NamedTuple
 from uuid import UUID
 
@@ -22,7 +24,7 @@ FIELDS = (
     "resource_id", "resource_name", "workspace_id", "summary", "metadata", "ip_address", "user_agent", "request_id",
     "created_at",
 )  # fmt: skip
-"""Of a row, as the list shows it; a CSV's columns in this order."""
+"""Of a row, as the list shows it; a CSV's columns in this order. With proof, addresses are in the notation that is hashed."""
 PROOF = ("previous_hash", "hash", "origin_hash", "origin_salt")
 """What a row has besides with proof."""
 DIGEST = "digest"
@@ -70,7 +72,9 @@ class Encoder:
 
     def _shown(self, row: Row) -> dict[str, Any]:
         if not self._proof:
-            return _fields(row)
+            shown = _fields(row)
+            shown["ip_address"] = _as_listed(shown["ip_address"])
+            return shown
         *_, hash_, origin_hash, origin_salt, digest, _, _, _ = row
         previous, self._previous = self._previous, hash_
         if digest is not None:
@@ -92,31 +96,31 @@ def _fields(row: Row) -> dict[str, Any]:
     """The row as the list shows it, but for its metadata, which are the very text of the database."""
     (
         seq, id_, team_id, user_id, agent_id, api_key_id, action, outcome, schema_version, resource_type, resource_id,
-        resource_name, workspace_id, metadata, ip_address, user_agent, request_id, created_at,
+        resource_name, workspace_id, metadata, address, user_agent, request_id, created_at,
     ) = row[:18]  # fmt: skip
     details = json_text.loads(metadata) if _uses_details(action) else {}
     happened: Any = Happened(action, agent_id, resource_name, details)
     view = ActivityView(happened, *row[-3:])
     return {
         "seq": seq,
-        "id": str(id_),
-        "team_id": str(team_id),
-        "user_id": user_id and str(user_id),
-        "agent_id": agent_id and str(agent_id),
-        "api_key_id": api_key_id and str(api_key_id),
+        "id": id_,
+        "team_id": team_id,
+        "user_id": user_id,
+        "agent_id": agent_id,
+        "api_key_id": api_key_id,
         "action": action,
         "outcome": outcome,
         "schema_version": schema_version,
         "resource_type": resource_type,
-        "resource_id": str(resource_id),
+        "resource_id": resource_id,
         "resource_name": view.resource_name,
-        "workspace_id": workspace_id and str(workspace_id),
+        "workspace_id": workspace_id,
         "summary": view.summary,
         "metadata": metadata,
-        "ip_address": ip_address and str(ip_address),
+        "ip_address": address,
         "user_agent": user_agent,
         "request_id": request_id,
-        "created_at": created_at.isoformat().replace("+00:00", "Z"),
+        "created_at": created_at,
     }
 
 
@@ -133,11 +137,18 @@ def _uses_details(action: str) -> bool:
 def _as_json_line(row: dict[str, Any]) -> bytes:
     if "metadata" in row:
         row["metadata"] = orjson.Fragment(row["metadata"])
-    return orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE)
+    return orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE | orjson.OPT_UTC_Z)
 
 
 def _cell(value: Any) -> Any:
-    return f"'{value}" if isinstance(value, str) and value.startswith(GUARDED) else value
+    if isinstance(value, str):
+        return f"'{value}" if value.startswith(GUARDED) else value
+    return value.isoformat().replace("+00:00", "Z") if isinstance(value, datetime) else value
+
+
+def _as_listed(address: str | None) -> str | None:
+    """An address in the list's notation, which differs from the database's for IPv4 within IPv6."""
+    return str(ip_address(address)) if address and "." in address and ":" in address else address
 
 
 def _hex(value: bytes | None) -> str | None:

@@ -286,7 +286,10 @@ def test_a_proof_has_each_row_with_its_place_in_the_chain(full: TeamSetting) -> 
     assert_proves(rows, full, of=lambda row: False)
     assert [row for row in rows if row["origin_salt"]]
     plain = json_rows(export(full.owner, full, {"order": "asc"}))
-    assert [{name: row[name] for name in plain[0]} for row in rows] == plain[: len(rows)]
+    mapped = {"::ffff:192.0.2.7": "::ffff:c000:207"}  # which the database writes, and hashes, in its own way
+    assert set(mapped) <= {row["ip_address"] for row in rows}
+    shown = [{**row, "ip_address": mapped.get(row["ip_address"], row["ip_address"])} for row in rows]
+    assert [{name: row[name] for name in plain[0]} for row in shown] == plain[: len(rows)]
     metadata = fetch("SELECT metadata::text AS metadata FROM activity_logs WHERE team_id = :id", id=full.id)
     assert all(row.metadata in answer.data.decode() for row in metadata)  # to the letter
 

@@ -77,9 +77,9 @@ def opened(address: str, team: TeamSetting, method: str = "GET") -> Iterator[htt
 
 
 def streams() -> list[Any]:
+    """The connections that read an export; one that is given back has said something else since."""
     return fetch(
-        "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND state = 'idle in transaction'"
-        " AND query LIKE 'FETCH%'"
+        "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND query LIKE 'FETCH FORWARD%'"
     )
 
 
