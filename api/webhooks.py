@@ -10,6 +10,7 @@ from uuid_utils.compat import uuid7
 from api.authentication import credential
 from api.blueprint import Blueprint
 from api.hashing import PreparedResource, read_body
+from api.offload import off_the_loop
 from api.pagination import envelope, page_from
 from api.resource import Resource, requires
 from api.schemas.base import PageQuery
@@ -31,7 +32,7 @@ from models.errors import Invalid
 from models.operations import webhook_messages
 from models.operations import webhooks as operations
 from models.operations.webhooks import NewSecret
-from models.posting import CONNECT_S, Answer, Poster
+from models.posting import CONNECT_S, Answer, Poster, tls_context
 from models.queries import teams, webhooks
 from models.settings import settings
 from models.tables import Webhook as WebhookRow
@@ -154,6 +155,7 @@ class Test(PreparedResource):
             )
             row = webhooks.get(session, access, request.view_args["webhook_id"])
             keys = webhook_messages.secrets_of(row)
+        off_the_loop(tls_context)
         self.answer = send_test(row, keys)
 
     @requires(Permission.webhooks_update)

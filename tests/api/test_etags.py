@@ -13,6 +13,7 @@ from tests.factories import (
     make_key,
     make_person,
     make_role,
+    make_webhook,
 )
 
 CHANGES: dict[str, dict[str, Any]] = {
@@ -22,6 +23,7 @@ CHANGES: dict[str, dict[str, Any]] = {
     "task": {"title": "Changed"},
     "role": {"permissions": ["tasks:read"]},
     "agent": {"name": "Changed"},
+    "webhook": {"description": "Changed"},
     "me": {"name": "Changed"},
 }
 KEPT = {"me"}
@@ -36,6 +38,7 @@ def path_of(setting: TeamSetting, kind: str) -> str:
         "task": lambda: f"/tasks/{setting.task()['id']}",
         "role": lambda: f"/roles/{make_role(setting, 'auditor', 'activity:read')['name']}",
         "agent": lambda: f"/agents/{make_agent(setting)['id']}",
+        "webhook": lambda: f"/webhooks/{make_webhook(setting, enabled=False)['id']}",
     }
     return setting.path + below[kind]() if kind in below else f"/{kind}"
 
