@@ -13,19 +13,34 @@ short, or empty, and its key leads on. So a page may be short; the end is where 
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
 from typing import NamedTuple
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Select, and_, func, literal, or_, select, text, union, union_all
-from sqlalchemy.orm import Session
+from sqlalchemy import (
+    ColumnElement,
+    Select,
+    Text,
+    and_,
+    cast,
+    func,
+    literal,
+    or_,
+    select,
+    text,
+    true,
+    union,
+    union_all,
+)
+from sqlalchemy.dialects.postgresql import ARRAY
+from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from models.access.entry import Access
 from models.queries.activity_filters import ActivityFilter, like, narrowed, visible, worded
 from models.tables import ActivityLog, ActivityPerson, Agent, Invitation, User
 
-PATIENCE_S = 0.5
+PATIENCE_S = 0.25
 FIRST_SPAN, WIDER = 50_000, 8
 """How many numbers the first window of a search without text has, and each following one times as many."""
 NEWEST = 2_000
@@ -142,7 +157,7 @@ def search(
     """Up to `limit` matching rows that the caller may see: the oldest of the extent if `forwards`, else the newest."""
     extent = _in_time(session, log, wanted, extent.within(log.whole))
     deadline = time.monotonic() + PATIENCE_S
-    conditions = [*visible(access), *narrowed(wanted)]
+    conditions = [*visible(access), *narrowed(replace(wanted, action=()))]
     if wanted.q:
         conditions.append(_says(session, log, wanted.q))
         windows = _text_windows(session, log, wanted.q, extent, forwards)
@@ -152,8 +167,11 @@ def search(
     left = extent
     for window in windows:
         statement = _by_words if window.by_words else _in_order
-        rows = session.execute(statement(conditions, window, forwards).limit(limit + 1 - len(found)))
-        found += [Match(*row) for row in rows]
+        more = limit + 1 - len(found)
+        found += [
+            Match(*row)
+            for row in session.execute(statement(conditions, wanted.action, window, forwards, more))
+        ]
         if len(found) > limit:
             return Found(found[:limit], found[limit - 1].seq)
         numbers = window.numbers
@@ -164,28 +182,47 @@ def search(
     return Found(found, edge if left else None)
 
 
-def _in_order(conditions: list[ColumnElement[bool]], window: Window, forwards: bool) -> Select[int, datetime]:
-    seq = ActivityLog.seq
-    within = seq.between(window.numbers.first, window.numbers.last)
+Conditions = list[ColumnElement[bool]]
+
+
+def _in_order(
+    conditions: Conditions, actions: Sequence[str], window: Window, forwards: bool, limit: int
+) -> Select[int, datetime]:
+    """In the order of an index, as far as the limit. Of several actions each: together they are in no index's order."""
+    within = ActivityLog.seq.between(window.numbers.first, window.numbers.last)
+    statement = select(ActivityLog.seq, ActivityLog.created_at).where(*conditions, within)
+    if len(actions) <= 1:
+        one = statement.where(*(ActivityLog.action == action for action in actions))
+        return one.order_by(_order(ActivityLog.seq, forwards)).limit(limit)
+    each = func.unnest(cast(list(set(actions)), ARRAY(Text))).table_valued("action", name="each")
+    of_one = statement.where(ActivityLog.action == each.c.action).order_by(_order(ActivityLog.seq, forwards))
+    of_each = of_one.limit(limit).lateral("of_each")
     return (
-        select(seq, ActivityLog.created_at)
-        .where(*conditions, within)
-        .order_by(seq.asc() if forwards else seq.desc())
+        select(of_each.c.seq, of_each.c.created_at)
+        .select_from(each.join(of_each, true()))
+        .order_by(_order(of_each.c.seq, forwards))
+        .limit(limit)
     )
 
 
-def _by_words(conditions: list[ColumnElement[bool]], window: Window, forwards: bool) -> Select[int, datetime]:
+def _by_words(
+    conditions: Conditions, actions: Sequence[str], window: Window, forwards: bool, limit: int
+) -> Select[int, datetime]:
     """By bitmaps alone: an index in the rows' order looks cheap to the planner, as it expects to meet a match soon."""
     within = (ActivityLog.seq + 0).between(window.numbers.first, window.numbers.last)  # of no index
     statement = select(ActivityLog.seq, ActivityLog.created_at).where(*conditions, within)
+    if actions:
+        statement = statement.where(ActivityLog.action.in_(actions))
     if window.since is not None:
         statement = statement.where(ActivityLog.created_at >= _midnight(window.since))
     if window.until is not None:
         statement = statement.where(ActivityLog.created_at < _midnight(window.until))
     found = statement.cte("found").prefix_with("MATERIALIZED")
-    return select(found.c.seq, found.c.created_at).order_by(
-        found.c.seq.asc() if forwards else found.c.seq.desc()
-    )
+    return select(found.c.seq, found.c.created_at).order_by(_order(found.c.seq, forwards)).limit(limit)
+
+
+def _order(column: ColumnElement[int] | InstrumentedAttribute[int], forwards: bool) -> ColumnElement[int]:
+    return column.asc() if forwards else column.desc()
 
 
 def _midnight(day: date) -> datetime:
