@@ -14,8 +14,7 @@ task_default_queue = "maintenance"
 # Each with an exchange of its own: left out, all would be bound to the default queue's.
 task_queues = tuple(
     Queue(name, Exchange(name), routing_key=name)
-    for name in ("outbox", "usage", "mail", "exports", "maintenance")
-    for name in ("outbox", "usage", "mail", "webhooks", "maintenance")
+    for name in ("outbox", "usage", "mail", "exports", "webhooks", "maintenance")
 )
 task_routes = {
     "outbox.*": {"queue": "outbox"},
@@ -23,8 +22,7 @@ task_routes = {
     "mail.*": {"queue": "mail"},
     "exports.*": {"queue": "exports"},
     "webhooks.*": {"queue": "webhooks"},
-    "activity.fold": {"queue": "usage"},  # the other fold
-    "mail.*": {"queue": "mail"},
+    "activity.fold": {"queue": "usage"},
 }
 task_create_missing_queues = False  # a misspelt queue is an error, not a place where messages wait for ever
 

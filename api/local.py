@@ -169,7 +169,7 @@ def _environment(settings: Settings, servers: Sequence[EmbeddedServer], *, demo:
         },  # not theirs to know
         **{addresses[server.name]: server.url for server in servers},
         "AGENTHQ_DATA": str(settings.data_directory),
-        "SIGNING_KEY": settings.signing_key or _own_signing_key(settings),
+        "SIGNING_KEY": settings.signing_key or _kept_key(settings, "signing-key"),
         "ENCRYPTION_KEY": os.environ.get("ENCRYPTION_KEY") or _kept_key(settings, "encryption-key"),
         "PYTHONUNBUFFERED": "1",
     }
@@ -209,9 +209,6 @@ def _demo_password(settings: Settings) -> str:
     return file.read_text()
 
 
-def _own_signing_key(settings: Settings) -> str:
-    """The seed that signs checkpoints of the activity log: random, made once for each data directory."""
-    file = settings.data_directory / "signing-key"
 def _kept_key(settings: Settings, name: str) -> str:
     """A key of 32 random bytes in base64, made once for each data directory."""
     file = settings.data_directory / name

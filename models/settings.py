@@ -99,7 +99,7 @@ class Settings:
             public_url=env.str("PUBLIC_URL", f"http://127.0.0.1:{port}", validate=_web_url).rstrip("/"),
             signing_key=env.str("SIGNING_KEY", "", validate=_key) or None,
             retired_signing_keys=tuple(
-                env.str("RETIRED_SIGNING_KEYS", "", validate=_keys).replace(",", " ").split()
+                env.str("RETIRED_SIGNING_KEYS", "", validate=_public_keys).replace(",", " ").split()
             ),
             encryption_keys=_keys(env.str("ENCRYPTION_KEY", "", validate=_encryption_key)),
             webhook_private_networks=_networks(
@@ -169,9 +169,11 @@ def _key(value: str) -> None:
         raise ValidationError("must be the base64 of 32 bytes, like `openssl rand -base64 32` makes")
 
 
-def _keys(value: str) -> None:
+def _public_keys(value: str) -> None:
     for key in value.replace(",", " ").split():
         _key(key)
+
+
 def _keys(value: str) -> tuple[bytes, ...]:
     return tuple(base64.b64decode(each, validate=True) for each in value.replace(",", " ").split())
 

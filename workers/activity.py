@@ -8,10 +8,8 @@ import structlog
 
 from models.database import transaction
 from models.errors import DomainError
-from models.operations import activity, checkpoints
+from models.operations import activity, activity_counts, activity_reads, checkpoints
 from models.signing import keyring
-from models.operations import activity, activity_reads
-from models.operations import activity, activity_counts
 from workers.app import app
 
 log = structlog.get_logger("workers.activity")
@@ -75,10 +73,14 @@ def sign_all_of(team_id: UUID) -> int:
     ) as error:  # the head is locked for long, or the database away: the next tick tries again
         log.warning("no checkpoint signed", team_id=str(team_id), error=error.detail)
     return signed
+
+
 @app.task(name="activity.expire_reads")
 def expire_reads() -> None:
     with transaction() as session:
         activity_reads.expire(session)
+
+
 @app.task(name="activity.fold")
 def fold() -> None:
     """Counts the log until all of it is counted. Facets and searches are exact without it; this keeps them fast."""

@@ -10,12 +10,6 @@ from models.operations import (
     mailed_tokens,
     mails,
     refusals,
-    sessions,
-    teams,
-    tickets,
-    idempotency,
-    mailed_tokens,
-    mails,
     second_factors,
     sessions,
     teams,
@@ -93,6 +87,8 @@ def go_on_erasing() -> None:
     while more and time.monotonic() - started < LONGEST_RUN_S:
         with transaction() as session:
             more = erasures.step(session)
+
+
 @app.task(name="secrets.encrypt_again")
 def encrypt_again() -> None:
     """Brings the secrets that are kept in clear, or encrypted by another key, under the first key of ENCRYPTION_KEY."""

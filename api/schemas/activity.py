@@ -1,8 +1,6 @@
 from typing import Any
 
-from marshmallow import ValidationError, fields, validate, validates_schema
-
-from marshmallow import fields, post_dump, pre_dump, validate
+from marshmallow import ValidationError, fields, post_dump, pre_dump, validate, validates_schema
 
 from api.schemas.base import Boolean, PageQuery, Schema, Text, Time
 from models.operations.activity_exports import WithLink

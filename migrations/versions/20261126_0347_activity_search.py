@@ -8,7 +8,7 @@ import sqlalchemy as sa
 from alembic import op
 
 revision = "d52f8bae3c71"
-down_revision = "b3d1c0a94f27"
+down_revision = "c41e7a9d2b60"
 branch_labels = None
 depends_on = None
 

@@ -5,7 +5,7 @@ from alembic import op
 from sqlalchemy.dialects import postgresql
 
 revision = "e6309cbf4d82"
-down_revision = "b3d1c0a94f27"
+down_revision = "d52f8bae3c71"
 branch_labels = None
 depends_on = None
 

@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from alembic import op
 
 revision = "f741adc05e93"
-down_revision = "c41e7a9d2b60"
+down_revision = "e6309cbf4d82"
 branch_labels = None
 depends_on = None
 

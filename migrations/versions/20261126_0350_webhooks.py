@@ -4,7 +4,7 @@ import sqlalchemy as sa
 from alembic import op
 
 revision = "0852bed16fa4"
-down_revision = "b3d1c0a94f27"
+down_revision = "f741adc05e93"
 branch_labels = None
 depends_on = None
 

@@ -423,6 +423,8 @@ class ActivityExportDeleted(Event):
     export_id: UUID
     state: str
     """What it was in."""
+
+
 @dataclass(frozen=True, slots=True)
 class WebhookEvent(Event):
     """Of a URL it tells the host alone: path and query may be a secret of the receiver's."""

@@ -1,10 +1,6 @@
 """Every table, so that importing this package makes the metadata whole."""
 
 from models.tables.accounts import AccountEvent, Erasure, MailedToken, RecoveryCode, SecondFactor
-from models.tables.activity import ActivityHead, ActivityLog
-from models.tables.activity_exports import ActivityExport
-from models.tables.activity_reads import ActivityRead
-from models.tables.accounts import AccountEvent, MailedToken, RecoveryCode, SecondFactor
 from models.tables.activity import (
     ActivityCount,
     ActivityDay,
@@ -13,6 +9,8 @@ from models.tables.activity import (
     ActivityLog,
     ActivityPerson,
 )
+from models.tables.activity_exports import ActivityExport
+from models.tables.activity_reads import ActivityRead
 from models.tables.api_keys import Agent, ApiKey
 from models.tables.checkpoints import Checkpoint, SigningKey
 from models.tables.idempotency import IdempotencyKey
@@ -33,16 +31,14 @@ from models.tables.workspaces import DeletedWorkspace, Workspace, WorkspaceMembe
 
 __all__ = [
     "AccountEvent",
-    "ActivityExport",
-    "ActivityHead",
-    "ActivityLog",
-    "ActivityRead",
     "ActivityCount",
     "ActivityDay",
+    "ActivityExport",
     "ActivityFold",
     "ActivityHead",
     "ActivityLog",
     "ActivityPerson",
+    "ActivityRead",
     "Agent",
     "ApiKey",
     "Checkpoint",

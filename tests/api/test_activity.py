@@ -9,10 +9,9 @@ from flask import Flask
 
 from models.database import transaction
 from models.events.catalogue import CATALOGUE
-from models.operations import erasures, refusals
 from models.operations import activity_exports as operations
+from models.operations import erasures, refusals, webhooks
 from models.queries import activity_exports
-from models.operations import webhooks
 from models.tables import Webhook
 from tests.factories import (
     Person,
@@ -148,6 +147,8 @@ def make_refusals_happen(setting: TeamSetting) -> None:
         nobody=refusals.NOBODY,
     )
     maintenance.fold_refusals()
+
+
 def make_exports_happen(setting: TeamSetting) -> None:
     """One that fails, and is deleted; and the viewer reads the log, which is noted once."""
     path = f"{setting.path}/activity"
@@ -169,6 +170,8 @@ def team(app: Flask) -> TeamSetting:
     setting = make_team(app)
     log(setting)
     return setting
+
+
 def make_webhooks_happen(setting: TeamSetting) -> None:
     webhook = make_webhook(setting)
     below = f"{setting.path}/webhooks/{webhook['id']}"

@@ -164,8 +164,7 @@ def test_what_is_killed_comes_back_and_loses_nothing(stack: Stack, program: str)
 
 
 def test_secrets_on_disk_are_their_owners(stack: Stack) -> None:
-    for secret in ("demo-password", "encryption-key", "valkey/password", "valkey/valkey.conf"):
-    for secret in ("demo-password", "signing-key", "valkey/password", "valkey/valkey.conf"):
+    for secret in ("demo-password", "encryption-key", "signing-key", "valkey/password", "valkey/valkey.conf"):
         assert (stack.data / secret).stat().st_mode & 0o077 == 0
     assert (stack.data / "postgres" / "socket").stat().st_mode & 0o077 == 0 or len(str(stack.data)) > 60
 

@@ -20,6 +20,7 @@ from models.events import catalogue
 from models.events.catalogue import CATALOGUE, Event
 from models.events.record import EVENTS_RECORDED
 from models.operations import (
+    activity_exports,
     agents,
     api_keys,
     erasures,
@@ -27,16 +28,9 @@ from models.operations import (
     members,
     refusals,
     retention,
-    activity_exports,
-    agents,
-    api_keys,
-    invitations,
-    members,
     roles,
     tasks,
     teams,
-    workspaces,
-)
     webhooks,
     workspaces,
 )
@@ -188,6 +182,7 @@ class Scene:
             )
         )
         return export
+
     def webhook(self) -> Webhook:
         webhook: Webhook = self.arrange(
             Webhook(
@@ -369,6 +364,8 @@ def refuse_more_than_are_named(scene: Scene) -> None:
 
 def erase(scene: Scene) -> None:
     erasures.erase(scene.session, erasures.lock(scene.session, scene.setting.viewer.id), in_person=False)
+
+
 SEARCH = ExportRequest(ActivityFilter(action=["task_created"], q="Ada", ip_address="192.0.2.1"), "csv")
 
 
@@ -750,6 +747,8 @@ CASES = [
         lambda scene: activity_exports.delete(*scene.args, scene.export()),
         lambda scene: {"export_id": str(scene.arranged.id), "state": "pending"},
         "Owner deleted an export of the activity log",
+    ),
+    Case(
         "webhook_created",
         lambda scene: (
             webhooks.create(
