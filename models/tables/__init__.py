@@ -3,6 +3,7 @@
 from models.tables.accounts import AccountEvent, MailedToken, RecoveryCode, SecondFactor
 from models.tables.activity import ActivityHead, ActivityLog
 from models.tables.api_keys import Agent, ApiKey
+from models.tables.billing import Invoice, InvoiceLine, InvoiceNumber, JobRun, PlanPeriod, PriceBook
 from models.tables.idempotency import IdempotencyKey
 from models.tables.invitations import Invitation
 from models.tables.mails import Mail
@@ -13,7 +14,7 @@ from models.tables.sessions import UserSession
 from models.tables.tasks import Task
 from models.tables.teams import Team
 from models.tables.tickets import Ticket
-from models.tables.usage import UsageLedger, UsagePending, UsageStats
+from models.tables.usage import UsageBreakdown, UsageLedger, UsagePending, UsageQuota, UsageStats
 from models.tables.users import User
 from models.tables.workspaces import DeletedWorkspace, Workspace, WorkspaceMember
 
@@ -26,18 +27,26 @@ __all__ = [
     "DeletedWorkspace",
     "IdempotencyKey",
     "Invitation",
+    "Invoice",
+    "InvoiceLine",
+    "InvoiceNumber",
+    "JobRun",
     "Mail",
     "MailedToken",
     "OutboxEvent",
     "PermissionGrant",
+    "PlanPeriod",
+    "PriceBook",
     "RecoveryCode",
     "SecondFactor",
     "Task",
     "Team",
     "TeamMember",
     "Ticket",
+    "UsageBreakdown",
     "UsageLedger",
     "UsagePending",
+    "UsageQuota",
     "UsageStats",
     "User",
     "UserSession",
