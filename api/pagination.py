@@ -20,11 +20,11 @@ def page_from(query: dict[str, Any]) -> Page:
 def envelope(found: Slice[Any], items: Sequence[Any] | None = None) -> dict[str, Any]:
     return {
         "items": found.items if items is None else items,
-        "next_cursor": _encode(found.next_key) if found.next_key else None,
+        "next_cursor": encode(found.next_key) if found.next_key else None,
     }
 
 
-def _encode(key: tuple[Any, ...]) -> str:
+def encode(key: tuple[Any, ...]) -> str:
     text = json_text.dumps([str(value) for value in key])
     return base64.urlsafe_b64encode(text.encode()).rstrip(b"=").decode()
 

@@ -29,7 +29,7 @@ class TeamView:
         return self.team.updated_at
 
 
-def mine(session: Session, actor: Actor, page: Page, *, deleted: bool = False) -> Slice[TeamView]:
+def mine(session: Session, actor: Actor | Access, page: Page, *, deleted: bool = False) -> Slice[TeamView]:
     """The teams that the actor is a member of and not suspended in, oldest first; or their own that can be restored."""
     statement = (
         select(Team, TeamMember.role)
