@@ -33,6 +33,8 @@ from api import (
     webhooks,
     workspaces,
 )
+from api.console import accounts, language, overview, page
+from api.console import tasks as tasks_page
 from api.json import Json
 from api.resource import declared, requires
 from models.access.permissions import Permission
@@ -62,6 +64,8 @@ BLUEPRINTS = (
     presence,
     webhooks,
 )
+PAGES = (accounts, overview, tasks_page)
+"""Each adds its pages to the console's blueprint as it is imported."""
 LARGEST_BODY = 1024 * 1024
 
 
@@ -92,6 +96,9 @@ def create_app(configuration: Settings | None = None) -> Flask:
     for plain in (health.blueprint, docs.blueprint, assets.blueprint):
         limits.limiter.exempt(plain)
         app.register_blueprint(plain)
+    if configuration.web_role != REALTIME:
+        language.register(app)
+        app.register_blueprint(page.blueprint)
     if configuration.web_role != API:
         sockets.register(app)
         limits.limiter.exempt(sockets.blueprint)

@@ -8,7 +8,7 @@ from api.resource import PUBLIC, requires
 
 DIRECTORY = Path(__file__).parent / "static"
 # Given here, since what `mimetypes` says depends on the machine, and browsers refuse a module of another type.
-TYPES = {".js": "text/javascript"}
+TYPES = {".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}
 
 blueprint = Blueprint("assets", __name__)
 

@@ -4,6 +4,7 @@ import ipaddress
 
 from flask import g, request
 
+from api import cookies
 from models.access.actor import Origin
 from models.access.credentials import Credential
 from models.errors import Unauthenticated
@@ -12,11 +13,21 @@ LONGEST_USER_AGENT = 500
 
 
 def credential() -> Credential:
-    """The bearer credential of this request; raises Unauthenticated if there is none."""
+    """
+    The credential of this request: bearer, or the session of our cookie; raises Unauthenticated if there is none, and for a
+    change that the cookie alone would ask for.
+    """
     scheme, _, secret = request.headers.get("Authorization", "").partition(" ")
-    if scheme.lower() != "bearer" or not secret.strip():
+    if scheme.lower() == "bearer" and secret.strip():
+        return Credential(secret.strip(), origin())
+    session_token = cookies.token()
+    if scheme or session_token is None:
         raise Unauthenticated("Send a session token or an API key as `Authorization: Bearer …`.")
-    return Credential(secret.strip(), origin())
+    if not cookies.asked_by_our_page(session_token):
+        raise Unauthenticated(
+            f"A change by a cookie's session needs its token in {cookies.CSRF_HEADER}; reload the page."
+        )
+    return Credential(session_token, origin())
 
 
 def origin() -> Origin:

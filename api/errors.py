@@ -21,6 +21,7 @@ STATUS = {
     "conflict": 409,
     "email_taken": 409,
     "seat_limit_reached": 409,
+    "quota_exceeded": 402,
     "precondition_failed": 412,
     "rate_limited": 429,
     "unavailable": 503,

@@ -7,6 +7,7 @@ from flask import Flask, Response, current_app, request
 from flask_limiter import Limiter, RateLimitExceeded
 from flask_limiter.util import get_remote_address
 
+from api import cookies
 from api.errors import problem
 from models.settings import Settings
 
@@ -15,7 +16,7 @@ TIMEOUTS = {"socket_timeout": 1.0, "socket_connect_timeout": 0.5}
 
 def caller() -> str:
     """Whose limit a request counts against: the credential's (hashed, for it must not lie in Redis), else the address's."""
-    authorization = request.headers.get("Authorization")
+    authorization = request.headers.get("Authorization") or cookies.token()
     if not authorization:
         return get_remote_address()
     return hashlib.sha256(authorization.encode()).hexdigest()[:32]

@@ -19,10 +19,11 @@ from uuid_utils.compat import uuid7
 
 from api.authentication import credential
 from api.errors import domain_problem
-from models.access.entry import enter_team
+from models.access.entry import Access, enter_team
 from models.database import single_statements, transaction
 from models.errors import DomainError, Unavailable
 from models.operations import usage
+from models.operations.usage import Caller
 
 log = structlog.get_logger("api.metering")
 
@@ -38,7 +39,7 @@ class Batch:
     """The calls that one statement commits, and those who wait for it."""
 
     def __init__(self) -> None:
-        self.calls: Counter[UUID] = Counter()
+        self.calls: Counter[Caller] = Counter()
         self.ended = threading.Event()
         self.committed = False
 
@@ -53,11 +54,11 @@ class CallCounter:
         self._asked = threading.Event()
         threading.Thread(target=self._run, name="call counter", daemon=True).start()
 
-    def count(self, team_id: UUID) -> None:
+    def count(self, caller: Caller) -> None:
         """Returns once the call is committed; raises Unavailable if it can't be."""
         with self._lock:
             batch = self._gathering
-            batch.calls[team_id] += 1
+            batch.calls[caller] += 1
         self._asked.set()
         if not batch.ended.wait(LONGEST_WAIT_S) or not batch.committed:
             raise Unavailable("The call could not be counted, so it is not answered; try again shortly.")
@@ -101,24 +102,24 @@ def count_call(response: Response) -> Response:
     """
     if response.status_code >= 500 or response.status_code == 429:
         return response
-    team_id = g.get("entered_team_id") or _team_entered()
-    if team_id is None:
+    access = g.get("access") or _entered()
+    if access is None:
         return response
     try:
-        _counter().count(team_id)
+        _counter().count(Caller(access.team_id, access.user_id, access.agent_id, access.api_key_id))
     except Unavailable as error:
         return domain_problem(error)
     return response
 
 
-def _team_entered() -> UUID | None:
-    """The team in the path, if the caller may enter it: for answers that were given before anyone entered."""
+def _entered() -> Access | None:
+    """The access to the team in the path, if the caller may enter it: for answers that were given before anyone entered."""
     match = TEAM_PATH.fullmatch(request.path)
     if match is None:
         return None
     try:
         with transaction() as session:
-            return enter_team(session, credential(), UUID(match[1])).team_id
+            return enter_team(session, credential(), UUID(match[1]))
     except DomainError:
         return None
 

@@ -29,7 +29,7 @@ def page_from(query: dict[str, Any], *, both_ways: bool = False) -> Page:
 def envelope(found: Slice[Any], items: Sequence[Any] | None = None) -> dict[str, Any]:
     made = {
         "items": found.items if items is None else items,
-        "next_cursor": _encode(found.next_key) if found.next_key else None,
+        "next_cursor": encode(found.next_key) if found.next_key else None,
     }
     if isinstance(found, TwoWaySlice):
         made["previous_cursor"] = _encode(found.previous_key, backwards=True) if found.previous_key else None
@@ -39,6 +39,8 @@ def envelope(found: Slice[Any], items: Sequence[Any] | None = None) -> dict[str,
 def _encode(key: tuple[Any, ...], *, backwards: bool = False) -> str:
     values = [str(value) for value in key]
     text = json_text.dumps({BACKWARDS: values} if backwards else values)
+def encode(key: tuple[Any, ...]) -> str:
+    text = json_text.dumps([str(value) for value in key])
     return base64.urlsafe_b64encode(text.encode()).rstrip(b"=").decode()
 
 

@@ -125,7 +125,7 @@ class Resource(MethodView):
             task_id=path.get("task_id"),
             leaving=path.get(requirement.unless_self) if requirement.unless_self else None,
         )
-        g.user_id, g.entered_team_id = self.access.user_id, self.access.team_id
+        g.user_id, g.access = self.access.user_id, self.access
         oneself = requirement.unless_self and path.get(requirement.unless_self) == self.access.user_id
         if isinstance(requirement.needs, Permission) and not oneself:
             self.access.require(requirement.needs)

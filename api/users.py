@@ -3,6 +3,7 @@
 from typing import Any
 from uuid import UUID
 
+from api import cookies
 from api.authentication import origin
 from api.blueprint import Blueprint
 from api.hashing import PreparedResource, read_body
@@ -41,11 +42,14 @@ class SigningIn(PreparedResource):
 
     decorators = [limit_sign_in]
 
-    def signed_in(self, user: User) -> dict[str, Any]:
+    def signed_in(self, user: User, *, cookie: bool) -> dict[str, Any]:
         opened, token = sessions.open_session(
             self.session, user, origin=origin(), days=settings().session_days
         )
         self.secret_of = opened.id
+        if cookie:
+            cookies.set_on_answer(token, opened.expires_at)
+            return {"user": user, "expires_at": opened.expires_at}
         return {"user": user, "token": token, "expires_at": opened.expires_at}
 
 
@@ -59,7 +63,7 @@ class Register(SigningIn):
     @requires(PUBLIC)
     @blueprint.body(RegisterSchema)
     @blueprint.shows(SignedInSchema, 201)
-    def post(self, body: dict[str, str]) -> dict[str, Any]:
+    def post(self, body: dict[str, Any]) -> dict[str, Any]:
         """Make an account and sign in; a mail to verify the address follows."""
         user = users.register(
             self.session,
@@ -68,7 +72,7 @@ class Register(SigningIn):
             password_hash=self.password_hash,
             origin=origin(),
         )
-        answer = self.signed_in(user)
+        answer = self.signed_in(user, cookie=body["cookie"])
         self.secret_of = user.id
         return answer
 
@@ -103,7 +107,7 @@ class Login(SigningIn):
     @requires(PUBLIC)
     @blueprint.body(LoginSchema)
     @blueprint.shows(SignedInSchema)
-    def post(self, body: dict[str, str]) -> dict[str, Any]:
+    def post(self, body: dict[str, Any]) -> dict[str, Any]:
         """
         Sign in. The answer, and the time that it takes, are the same for an unknown address and a wrong password.
 
@@ -114,7 +118,7 @@ class Login(SigningIn):
         if not (user and user.password_hash == self.verified_hash):
             raise Unauthenticated("The address or the password is wrong.")
         second_factors.uphold(self.session, user, self.checked)
-        return self.signed_in(user)
+        return self.signed_in(user, cookie=body["cookie"])
 
 
 def record_failure(address: str, wrong: str) -> None:
@@ -142,6 +146,8 @@ class Logout(Resource):
     def post(self) -> None:
         """End this session."""
         sessions.end(self.session, self.actor, self.actor.session_id)
+        if cookies.token():
+            cookies.clear_on_answer()
 
 
 @blueprint.route("/me")

@@ -1,6 +1,7 @@
 """Domain errors. Each has a stable `code`; which HTTP status or WebSocket frame it becomes is the edge's business."""
 
 from collections.abc import Callable, Mapping
+from datetime import datetime
 from typing import Any, ClassVar
 
 
@@ -70,6 +71,23 @@ class EmailTaken(DomainError):
 
 class SeatLimitReached(DomainError):
     code = "seat_limit_reached"
+
+
+class QuotaExceeded(DomainError):
+    """A hard limit of the plan does not leave room for this; `resets_at` is when the next month begins."""
+
+    code = "quota_exceeded"
+
+    def __init__(self, *, metric: str, used: int, limit: int, resets_at: datetime) -> None:
+        super().__init__(
+            f"The plan includes {limit:,} {metric} a month, of which {used:,} are used; this would pass the limit. Change the "
+            "plan (PUT /teams/{team_id}/plan), or wait until the month ends.",
+            metric=metric,
+            used=used,
+            limit=limit,
+            resets_at=resets_at,
+            upgrade="PUT /teams/{team_id}/plan",
+        )
 
 
 class PreconditionFailed(DomainError):

@@ -1,6 +1,75 @@
 """The plans, the seats that each has (spec.md, 6), and how long each keeps the activity log."""
+"""The plans, as a price book has them: what each seats, includes and costs. Amounts are minor units of the book's currency."""
 
+import json
+from collections.abc import Mapping
 from dataclasses import dataclass
+from decimal import ROUND_CEILING, Decimal
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal
+
+import jsonschema
+
+from models.errors import Invalid
+
+SHIPPED = Path(__file__).with_name("price_book.json")
+SCHEMA = Path(__file__).with_name("price_book.schema.json")
+
+
+@dataclass(frozen=True, slots=True)
+class Tier:
+    up_to: int | None
+    """Inclusive; None in the last tier."""
+    unit_amount: Decimal
+    flat_amount: Decimal
+
+
+@dataclass(frozen=True, slots=True)
+class TieredPrice:
+    """Graduated: each unit at its own tier's amount. Volume: all at that of the tier which the last one is in."""
+
+    model: Literal["graduated", "volume"]
+    tiers: tuple[Tier, ...]
+
+    def of(self, quantity: Decimal) -> Decimal:
+        if quantity <= 0:
+            return Decimal(0)
+        if self.model == "volume":
+            tier = next(tier for tier in self.tiers if tier.up_to is None or quantity <= tier.up_to)
+            return tier.flat_amount + quantity * tier.unit_amount
+        amount, below = Decimal(0), Decimal(0)
+        for tier in self.tiers:
+            end = quantity if tier.up_to is None else min(quantity, Decimal(tier.up_to))
+            amount += tier.flat_amount + (end - below) * tier.unit_amount
+            below = end
+            if end == quantity:
+                break
+        return amount
+
+
+@dataclass(frozen=True, slots=True)
+class PackagePrice:
+    """Each package begun costs its amount whole."""
+
+    size: int
+    amount: Decimal
+
+    def of(self, quantity: Decimal) -> Decimal:
+        if quantity <= 0:
+            return Decimal(0)
+        return (quantity / self.size).to_integral_value(ROUND_CEILING) * self.amount
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """What a plan includes of a metric in a month; of storage in GB-months."""
+
+    included: int
+    is_hard: bool
+    """Whether more is refused; else it is charged."""
+    price: TieredPrice | PackagePrice | None
+    """Of what is beyond; None: nothing."""
 
 SHORTEST_RETENTION_DAYS = 7
 """Whatever the plan: so long a team can look back."""
@@ -28,4 +97,72 @@ PLANS = {
         Plan("enterprise", 100_000, retention_days=1_095, longest_retention_days=3_650),
     )
 }
+    base: Decimal
+    """A month."""
+    metrics: Mapping[str, Terms]
+
+
+@dataclass(frozen=True, slots=True)
+class Book:
+    """A price book."""
+
+    version: int
+    currency: str
+    plans: Mapping[str, Plan]
+    """By name, the smallest first."""
+
+
+def parse(body: Any) -> Book:
+    """The book; raises Invalid, by the place in the document, for what its schema or its sense does not allow."""
+    validator = jsonschema.Draft202012Validator(_schema())
+    errors = {error.json_path: [error.message] for error in validator.iter_errors(body)}
+    if not errors:
+        errors = dict(_nonsense(body))
+    if errors:
+        raise Invalid(errors, "This is no price book.")
+    plans = [_plan(plan) for plan in body["plans"]]
+    return Book(body["version"], body["currency"], {plan.name: plan for plan in plans})
+
+
+def _nonsense(body: Any) -> Any:
+    """What a schema can't say."""
+    names = [plan["name"] for plan in body["plans"]]
+    if len(set(names)) != len(names) or "free" not in names:
+        yield "$.plans", ["Each plan once, free among them."]
+    for number, plan in enumerate(body["plans"]):
+        for metric, terms in plan["metrics"].items():
+            ends = [tier["up_to"] for tier in terms.get("price", {}).get("tiers", [])]
+            if ends and (ends[-1] is not None or None in ends[:-1] or ends[:-1] != sorted(set(ends[:-1]))):
+                where = f"$.plans[{number}].metrics.{metric}.price.tiers"
+                yield where, ["`up_to` must rise from tier to tier, and be null in the last one alone."]
+
+
+def _plan(body: Any) -> Plan:
+    terms = {metric: _terms(each) for metric, each in body["metrics"].items()}
+    return Plan(body["name"], body["seats"], Decimal(body["base"]), terms)
+
+
+def _terms(body: Any) -> Terms:
+    return Terms(
+        body["included"], body["limit"] == "hard", _price(body["price"]) if "price" in body else None
+    )
+
+
+def _price(body: Any) -> TieredPrice | PackagePrice:
+    if body["model"] == "package":
+        return PackagePrice(body["size"], Decimal(body["amount"]))
+    tiers = (
+        Tier(tier["up_to"], Decimal(tier["unit_amount"]), Decimal(tier.get("flat_amount", "0")))
+        for tier in body["tiers"]
+    )
+    return TieredPrice(body["model"], tuple(tiers))
+
+
+@cache
+def _schema() -> Any:
+    return json.loads(SCHEMA.read_text(encoding="utf-8"))
+
+
+SHIPPED_BOOK = parse(json.loads(SHIPPED.read_text(encoding="utf-8")))
+PLANS = SHIPPED_BOOK.plans
 DEFAULT_PLAN = PLANS["free"]

@@ -1,8 +1,13 @@
-from marshmallow import fields, validate
+from typing import Any
+
+from marshmallow import ValidationError, fields, post_load, validate, validates_schema
 
 from api.schemas.base import Integer, JsonValue, PageQuery, Schema, Text, Time
 from models.operations.tasks import LEADS_TO, LONGEST_LEASE_S
+from models.tables.usage import TokenPart
 
+MOST_TOKENS = 2**53
+"""Of one part of one call; the sum of the parts stays below 2⁶³."""
 MAXIMUM_TYPES = 100
 """Of tasks, that one claim asks for."""
 
@@ -39,6 +44,19 @@ class ClaimedTaskSchema(TaskSchema):
     lease_id = fields.UUID(metadata={"description": "To be named in heartbeats, and by complete and fail."})
 
 
+class TokensSchema(Schema):
+    """Disjoint parts: what came from a cache is in `cached_input` alone."""
+
+    input = Integer(minimum=0, maximum=MOST_TOKENS)
+    cached_input = Integer(minimum=0, maximum=MOST_TOKENS)
+    output = Integer(minimum=0, maximum=MOST_TOKENS)
+    reasoning = Integer(minimum=0, maximum=MOST_TOKENS)
+
+    @post_load
+    def by_part(self, data: dict[str, int], **_: Any) -> dict[TokenPart, int]:
+        return {TokenPart(part): quantity for part, quantity in data.items()}
+
+
 class TaskUpdateSchema(Schema):
     title = Text(maximum=500)
     prompt = Text(maximum=100_000, minimum=0, trim=False, allow_none=True)
@@ -64,6 +82,17 @@ class TaskCompleteSchema(Schema):
     lease_id = fields.UUID(metadata={"description": "Needed for a task that was claimed."})
     result = JsonValue(allow_none=True)
     llm_tokens_used = Integer(minimum=0)
+    model = Text(maximum=200, metadata={"description": "That the tokens were used of."})
+    tokens = fields.Nested(
+        TokensSchema, metadata={"description": "Instead of `llm_tokens_used`, which is their sum then."}
+    )
+
+    @validates_schema
+    def check_tokens(self, data: dict[str, Any], **_: Any) -> None:
+        if "tokens" in data and "llm_tokens_used" in data:
+            raise ValidationError("Send this or `tokens`, not both.", "llm_tokens_used")
+        if "model" in data and "tokens" not in data:
+            raise ValidationError("This needs `tokens`.", "model")
 
 
 class TaskFailSchema(Schema):

@@ -4,7 +4,7 @@ from marshmallow import ValidationError, fields, post_load, validate, validates_
 
 from api.schemas.base import Integer, PageQuery, QueryInteger, Schema, Text, Time
 from models.operations.usage import UsageEvent
-from models.tables.usage import Metric
+from models.tables.usage import Metric, TokenPart
 
 MAXIMUM_EVENTS = 1_000
 
@@ -16,6 +16,21 @@ class UsageEventSchema(Schema):
         required=True, metadata={"description": "Positive; for storage_bytes the change of the level."}
     )
     occurred_at = Time()
+    workspace_id = fields.UUID(metadata={"description": "Where it was used."})
+    model = Text(maximum=200, metadata={"description": "That the tokens were used of."})
+    part = fields.Enum(
+        TokenPart,
+        by_value=fields.String,
+        metadata={
+            "description": "Of a model call's tokens; disjoint, so `cached_input` is not in `input` too."
+        },
+    )
+
+    @validates_schema
+    def check_tokens(self, data: dict[str, Any], **_: Any) -> None:
+        for name in ("model", "part"):
+            if name in data and data["metric"] is not Metric.llm_tokens_used:
+                raise ValidationError("Only llm_tokens_used has this.", name)
 
     @validates_schema
     def check_sign(self, data: dict[str, Any], **_: Any) -> None:

@@ -2,7 +2,7 @@ from typing import Any
 
 from marshmallow import fields
 
-from api.schemas.base import Email, Schema, Text, Time
+from api.schemas.base import Boolean, Email, Schema, Text, Time
 from models.access import passwords
 
 LONGEST_TOKEN = 200
@@ -36,13 +36,22 @@ class UserSchema(Schema):
     created_at = Time()
 
 
-class RegisterSchema(Schema):
+class OpensSessionSchema(Schema):
+    cookie = Boolean(
+        load_default=False,
+        metadata={
+            "description": "For browsers: the token comes as an HttpOnly cookie, and not in the answer."
+        },
+    )
+
+
+class RegisterSchema(OpensSessionSchema):
     email = Email(required=True)
     password = NewPassword(required=True)
     name = Text(required=True, maximum=255)
 
 
-class LoginSchema(Schema):
+class LoginSchema(OpensSessionSchema):
     email = Text(required=True, maximum=320)
     password = PresentPassword(required=True)
     code = Text(

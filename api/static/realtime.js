@@ -51,7 +51,7 @@ export function ticketsFrom(origin, teamId, token) {
  *   welcome    connected; `people` is new
  *   reset      what happened in between can't be replayed: refetch over REST
  *   error, pong   answers to one's own messages
- *   status     `detail` is "connecting", "connected", "waiting" or "closed"
+ *   status     `detail` is "connecting", "connected", "waiting" (for `nextAttemptMs`) or "closed"
  *   refused    `detail` is the Refused; it is over
  *
  * `ticket()` promises a ticket and is asked before each connect. A Refused from it ends the socket; after any other error it
@@ -201,7 +201,8 @@ export class TeamSocket extends EventTarget {
     this._drop();
     const limit = Math.min(this._options.longestPauseMs, FIRST_PAUSE_MS * 2 ** Math.min(this._failures++, 16));
     const calm = code === TOO_MANY_MESSAGES ? between(...CALM_DOWN_MS) : 0;
-    this._timer = setTimeout(() => this._connect(), calm + between(0, limit));
+    this.nextAttemptMs = calm + between(0, limit);
+    this._timer = setTimeout(() => this._connect(), this.nextAttemptMs);
     this._become("waiting");
   }
 

@@ -42,7 +42,7 @@ from models.operations import usage
 from models.operations.changes import apply_changes
 from models.queries import tasks
 from models.tables import Task, Workspace
-from models.tables.usage import Metric
+from models.tables.usage import Metric, TokenPart
 
 LEADS_TO: Mapping[str, frozenset[str]] = {
     "pending": frozenset({"processing", "cancelled"}),
@@ -83,7 +83,9 @@ def create(
     )
     session.add(task)
     session.flush()  # an assignee who is no member speaks up here
-    usage.count(session, access, {Metric.tasks_created: 1}, key=f"task:{task.id}:created")
+    usage.count(
+        session, access, {Metric.tasks_created: 1}, key=f"task:{task.id}:created", workspace_id=workspace.id
+    )
     record(session, access, TaskCreated(**_said_of(task)))
     return task
 
@@ -159,21 +161,30 @@ def complete(
     lease_id: UUID | None = None,
     result: Any = None,
     llm_tokens_used: int = 0,
+    tokens: Mapping[TokenPart, int] | None = None,
+    model: str | None = None,
 ) -> None:
     """
-    Completes the task and counts it and its tokens, in this transaction and so exactly once.
+    Completes the task and counts it and its tokens, in this transaction and so exactly once: `llm_tokens_used` as they are, or
+    `tokens` by their part, whose sum they then are.
 
     Raises Conflict for a state that does not lead there, and for a task under a lease that `lease_id` is not, or that is lost.
     """
     _check_lease(session, task, lease_id)
+    if tokens:
+        llm_tokens_used = sum(tokens.values())
     _end(session, task, "completed", result=result, llm_tokens_used=llm_tokens_used)
     if result is not None:
         session.refresh(task, ["result"])  # as jsonb has it: 1e2 is 100 from now on
+    untold = {} if tokens else {Metric.llm_tokens_used: llm_tokens_used}
     usage.count(
         session,
         access,
-        {Metric.tasks_completed: 1, Metric.llm_tokens_used: llm_tokens_used},
+        {Metric.tasks_completed: 1, **untold},
         key=f"task:{task.id}:completed",
+        workspace_id=task.workspace_id,
+        tokens=tokens,
+        model=model,
     )
     record(session, access, TaskCompleted(**_said_of(task), llm_tokens_used=llm_tokens_used))
 

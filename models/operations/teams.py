@@ -15,6 +15,7 @@ from models.errors import Conflict, NotFound, SeatLimitReached
 from models.events.catalogue import PlanChanged, TeamCreated, TeamDeleted, TeamRestored, TeamUpdated
 from models.events.record import record
 from models.operations import activity, retention
+from models.operations import activity, plan_periods
 from models.operations.changes import apply_changes
 from models.operations.members import seat
 from models.plans import DEFAULT_PLAN, PLANS
@@ -39,6 +40,7 @@ def create(session: Session, actor: Actor, *, name: str) -> Team:
     session.flush()  # the rows below refer to it
     seat(session, team, users.get(session, actor.user_id), ADMIN)
     session.add(ActivityHead(team_id=team.id, seq=0))
+    plan_periods.begin(session, team)
     session.flush()  # before the event, so that a drain finds the head it numbers from
     record(session, enter_new_team(actor, team.id, ADMIN), TeamCreated(team_id=team.id, name=team.name))
     return team
@@ -132,6 +134,7 @@ def change_plan(session: Session, access: Access, team: Team, *, plan: str) -> N
     previous, kept = team.plan, retention_days(team)
     apply_changes(session, team, {"plan": wanted.name, "max_members": wanted.max_members})
     retention.keep_on(session, team, kept)
+    plan_periods.begin(session, team)
     record(
         session,
         access,

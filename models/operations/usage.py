@@ -6,56 +6,77 @@ The ledger: usage is written in the transaction of what it counts, under a key t
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
 from models.access.entry import Access
-from models.errors import Invalid
+from models.errors import Invalid, QuotaExceeded
 from models.queries import teams
-from models.tables.usage import Metric
+from models.tables.usage import Metric, TokenPart
 
 EXTERNAL = "external:"
 """Keeps a reporter's ids apart from the keys that we derive."""
 CLOCK_TOLERANCE = timedelta(seconds=5)
 """How far ahead of ours a reporter's clock may run before `occurred_at` counts as in the future."""
 
-# The pending rows come from what the ledger took in: a key that it knows already adds nothing anywhere.
+# The pending rows come from what the ledger took in: a key that it knows already adds nothing anywhere. A hard limit is
+# counted with it, and passed is answered, for the transaction to be rolled back; late usage of an earlier month has none.
 APPEND = text("""
 WITH taken AS (
-  INSERT INTO usage_ledger (team_id, key, metric, quantity, user_id, occurred_at)
-  SELECT e.team_id, e.key, e.metric, e.quantity, e.user_id, coalesce(e.occurred_at, now())
-  FROM unnest(CAST(:team_ids AS uuid[]), CAST(:keys AS text[]), CAST(:metrics AS text[]), CAST(:quantities AS bigint[]),
-              CAST(:user_ids AS uuid[]), CAST(:times AS timestamptz[]))
-       AS e (team_id, key, metric, quantity, user_id, occurred_at)
+  INSERT INTO usage_ledger (team_id, key, metric, quantity, occurred_at, user_id, agent_id, api_key_id, workspace_id, model,
+                            part, reverses, reason, set_id)
+  SELECT e.team_id, e.key, e.metric, e.quantity, coalesce(e.occurred_at, now()), e.user_id, e.agent_id, e.api_key_id,
+         e.workspace_id, e.model, e.part, e.reverses, e.reason, e.set_id
+  FROM unnest(CAST(:team_ids AS uuid[]), CAST(:keys AS text[]), CAST(:metrics AS text[]), CAST(:quantitys AS bigint[]),
+              CAST(:occurred_ats AS timestamptz[]), CAST(:user_ids AS uuid[]), CAST(:agent_ids AS uuid[]),
+              CAST(:api_key_ids AS uuid[]), CAST(:workspace_ids AS uuid[]), CAST(:models AS text[]), CAST(:parts AS text[]),
+              CAST(:reversess AS uuid[]), CAST(:reasons AS text[]), CAST(:set_ids AS uuid[]))
+       AS e (team_id, key, metric, quantity, occurred_at, user_id, agent_id, api_key_id, workspace_id, model, part,
+             reverses, reason, set_id)
   ORDER BY e.team_id, e.key
   ON CONFLICT (team_id, key) DO NOTHING
-  RETURNING id, team_id, (occurred_at AT TIME ZONE 'UTC')::date AS date, metric, quantity
+  RETURNING *, (occurred_at AT TIME ZONE 'UTC')::date AS date
 ), pending AS (
-  INSERT INTO usage_pending (ledger_id, team_id, date, metric, quantity)
-  SELECT id, team_id, date, metric, quantity FROM taken
+  INSERT INTO usage_pending (ledger_id, team_id, date, metric, quantity, user_id, agent_id, api_key_id, workspace_id, model, part)
+  SELECT id, team_id, date, metric, quantity, user_id, agent_id, api_key_id, workspace_id, model, part FROM taken
+), month AS (
+  SELECT date_trunc('month', now() AT TIME ZONE 'UTC')::date AS begins
+), quotas AS (
+  UPDATE usage_quotas q SET period = month.begins,
+    used = t.quantity + CASE WHEN q.period = month.begins THEN q.used ELSE 0 END
+  FROM month, (SELECT team_id, metric, sum(quantity) AS quantity FROM taken, month
+               WHERE date >= month.begins GROUP BY team_id, metric) AS t
+  WHERE q.team_id = t.team_id AND q.metric = t.metric
+  RETURNING q.team_id, q.metric, q.used - t.quantity AS used, q.maximum, q.used > q.maximum AND t.quantity > 0 AS passed
 )
-SELECT count(*) FROM taken
+SELECT (SELECT count(*) FROM taken),
+       (SELECT jsonb_build_array(metric, used, maximum) FROM quotas WHERE passed ORDER BY team_id, metric LIMIT 1)
 """)
 _SUMS = ", ".join(
     f"coalesce(sum(quantity) FILTER (WHERE metric = '{metric}'), 0) AS {metric}" for metric in Metric
 )
 _COLUMNS = ", ".join(Metric)
+_WHOSE = "team_id, date, metric, user_id, agent_id, api_key_id, workspace_id, model, part"
 # Disjoint sets for any number of folders (SKIP LOCKED), deleted and added together or not at all; sorted, so that two
 # folders take the days' locks in one order.
 FOLD = text(f"""
 WITH taken AS (
   DELETE FROM usage_pending WHERE ledger_id IN (
     SELECT ledger_id FROM usage_pending ORDER BY ledger_id LIMIT :limit FOR UPDATE SKIP LOCKED
-  ) RETURNING team_id, date, metric, quantity
+  ) RETURNING {_WHOSE}, quantity
 ), days AS (
   SELECT team_id, date, count(*) AS rows, {_SUMS} FROM taken GROUP BY team_id, date
 ), folded AS (
   INSERT INTO usage_stats AS s (team_id, date, {_COLUMNS})
   SELECT team_id, date, {_COLUMNS} FROM days ORDER BY team_id, date
   ON CONFLICT (team_id, date) DO UPDATE SET {", ".join(f"{metric} = s.{metric} + excluded.{metric}" for metric in Metric)}
+), broken_down AS (
+  INSERT INTO usage_breakdowns AS b ({_WHOSE}, quantity)
+  SELECT {_WHOSE}, sum(quantity) FROM taken GROUP BY {_WHOSE} ORDER BY {_WHOSE}
+  ON CONFLICT ON CONSTRAINT uq_usage_breakdowns_whose DO UPDATE SET quantity = b.quantity + excluded.quantity
 )
 SELECT coalesce(sum(rows), 0) FROM days
 """)  # noqa: S608  made of constants alone
@@ -82,6 +103,34 @@ class UsageEvent:
     metric: Metric
     quantity: int
     occurred_at: datetime | None = None
+    workspace_id: UUID | None = None
+    model: str | None = None
+    part: TokenPart | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """A row for the ledger, of whoever the actor is."""
+
+    key: str
+    metric: Metric
+    quantity: int
+    occurred_at: datetime | None = None
+    workspace_id: UUID | None = None
+    model: str | None = None
+    part: TokenPart | None = None
+    reverses: UUID | None = None
+    reason: str | None = None
+    set_id: UUID | None = None
+
+
+class Caller(NamedTuple):
+    """Whose usage it is."""
+
+    team_id: UUID
+    user_id: UUID | None = None
+    agent_id: UUID | None = None
+    api_key_id: UUID | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,12 +139,38 @@ class Reported:
     duplicates: int
 
 
-def count(session: Session, access: Access, quantities: Mapping[Metric, int], *, key: str) -> None:
-    """Counts what is being done in this transaction; a quantity of zero leaves no row."""
-    events = [
-        UsageEvent(f"{key}:{metric}", metric, quantity) for metric, quantity in quantities.items() if quantity
+def count(
+    session: Session,
+    access: Access,
+    quantities: Mapping[Metric, int],
+    *,
+    key: str,
+    workspace_id: UUID | None = None,
+    tokens: Mapping[TokenPart, int] | None = None,
+    model: str | None = None,
+) -> None:
+    """
+    Counts what is being done in this transaction, and the tokens of a model call by their part; a quantity of zero leaves no
+    row. Raises QuotaExceeded for what a hard limit of the plan does not leave room for.
+    """
+    units = [
+        Unit(f"{key}:{metric}", metric, quantity, workspace_id=workspace_id)
+        for metric, quantity in quantities.items()
+        if quantity
     ]
-    _append(session, access, events)
+    units += [
+        Unit(
+            f"{key}:tokens:{part}",
+            Metric.llm_tokens_used,
+            quantity,
+            workspace_id=workspace_id,
+            model=model,
+            part=part,
+        )
+        for part, quantity in (tokens or {}).items()
+        if quantity
+    ]
+    append(session, access, units)
 
 
 def report(session: Session, access: Access, events: Sequence[UsageEvent]) -> Reported:
@@ -114,22 +189,32 @@ def report(session: Session, access: Access, events: Sequence[UsageEvent]) -> Re
         raise Invalid({"events": errors})
     first_of_each = list({event.external_id: event for event in reversed(events)}.values())
     _check_storage(session, access, first_of_each)
-    accepted = _append(session, access, first_of_each, prefix=EXTERNAL)
+    units = [
+        Unit(
+            EXTERNAL + event.external_id,
+            event.metric,
+            event.quantity,
+            occurred_at=event.occurred_at,
+            workspace_id=event.workspace_id,
+            model=event.model,
+            part=event.part,
+        )
+        for event in first_of_each
+    ]
+    accepted = append(session, access, units)
     return Reported(accepted=accepted, duplicates=len(events) - accepted)
 
 
-def count_api_calls(session: Session, calls: Mapping[UUID, int], *, batch: str) -> None:
-    """Counts API calls per team under the batch's name; the same batch again, after a lost answer, adds nothing."""
-    team_ids = list(calls)
-    _execute_append(
-        session,
-        team_ids=team_ids,
-        keys=[f"api:{batch}"] * len(team_ids),
-        metrics=[Metric.api_calls.value] * len(team_ids),
-        quantities=list(calls.values()),
-        user_ids=[None] * len(team_ids),
-        times=[None] * len(team_ids),
-    )
+def count_api_calls(session: Session, calls: Mapping[Caller, int], *, batch: str) -> None:
+    """
+    Counts API calls by who called, under the batch's name; the same batch again, after a lost answer, adds nothing. They
+    happened: no limit refuses them any more.
+    """
+    units = [
+        (caller, Unit(f"api:{batch}:{number}", Metric.api_calls, quantity))
+        for number, (caller, quantity) in enumerate(calls.items())
+    ]
+    session.execute(APPEND, _parameters(units))
 
 
 def fold(session: Session, limit: int) -> int:
@@ -137,22 +222,33 @@ def fold(session: Session, limit: int) -> int:
     return int(session.execute(FOLD, {"limit": limit}).scalar_one())
 
 
-def _append(session: Session, access: Access, events: Sequence[UsageEvent], *, prefix: str = "") -> int:
-    if not events:
+def append(session: Session, access: Access, units: Sequence[Unit]) -> int:
+    """How many of the units the ledger did not know and took in, as the actor's; raises QuotaExceeded as `count` does."""
+    if not units:
         return 0
-    return _execute_append(
-        session,
-        team_ids=[access.team_id] * len(events),
-        keys=[prefix + event.external_id for event in events],
-        metrics=[event.metric.value for event in events],
-        quantities=[event.quantity for event in events],
-        user_ids=[access.user_id] * len(events),
-        times=[event.occurred_at for event in events],
-    )
+    caller = Caller(access.team_id, access.user_id, access.agent_id, access.api_key_id)
+    taken, passed = session.execute(APPEND, _parameters([(caller, unit) for unit in units])).one()
+    if passed:
+        metric, used, maximum = passed
+        raise QuotaExceeded(
+            metric=metric, used=int(used), limit=int(maximum), resets_at=next_month(datetime.now(UTC))
+        )
+    return int(taken)
 
 
-def _execute_append(session: Session, **columns: list[Any]) -> int:
-    return int(session.execute(APPEND, columns).scalar_one())
+def _parameters(units: Sequence[tuple[Caller, Unit]]) -> dict[str, list[Any]]:
+    """A column each, for APPEND to unnest."""
+    callers, rows = zip(*units, strict=True)
+    parameters = {f"{name}s": [getattr(caller, name) for caller in callers] for name in Caller._fields}
+    for name in Unit.__slots__:
+        parameters[f"{name}s"] = [getattr(row, name) for row in rows]
+    return parameters
+
+
+def next_month(now: datetime) -> datetime:
+    """When the month after this one begins, UTC: then every quota is whole again."""
+    first = now.replace(day=1, hour=0, minute=0, second=0, microsecond=0)
+    return (first + timedelta(days=32)).replace(day=1)
 
 
 def _check_storage(session: Session, access: Access, events: Sequence[UsageEvent]) -> None:

@@ -37,6 +37,48 @@ def in_workspace(
     return keyset(session, statement, page, Task.id, descending=True)
 
 
+def in_team(
+    session: Session,
+    access: Access,
+    page: Page,
+    *,
+    workspace_id: UUID | None = None,
+    status: str | None = None,
+    assignee_id: UUID | None = None,
+    agent_id: UUID | None = None,
+) -> Slice[Task]:
+    """The tasks of all workspaces that the caller may see, newest first."""
+    statement = (
+        select(Task)
+        .join(Workspace, Workspace.id == Task.workspace_id)
+        .where(Task.team_id == access.team_id, workspaces.visible_to(access))
+    )
+    wanted = {
+        "workspace_id": workspace_id,
+        "status": status,
+        "assignee_id": assignee_id,
+        "agent_id": agent_id,
+    }
+    for name, value in wanted.items():
+        if value is not None:
+            statement = statement.where(getattr(Task, name) == value)
+    return keyset(session, statement, page, Task.id, descending=True)
+
+
+def counts(session: Session, access: Access) -> dict[UUID, dict[str, int]]:
+    """How many tasks each workspace that the caller may see has of each status."""
+    statement = (
+        select(Task.workspace_id, Task.status, func.count())
+        .join(Workspace, Workspace.id == Task.workspace_id)
+        .where(Task.team_id == access.team_id, workspaces.visible_to(access))
+        .group_by(Task.workspace_id, Task.status)
+    )
+    found: dict[UUID, dict[str, int]] = {}
+    for workspace_id, status, count in session.execute(statement):
+        found.setdefault(workspace_id, {})[status] = count
+    return found
+
+
 def get(session: Session, access: Access, task_id: UUID, *, for_update: bool = False) -> Task:
     """One task of the team, in a workspace that the caller may see; raises NotFound."""
     statement = (

@@ -59,7 +59,7 @@ def restorable() -> ColumnElement[bool]:
     )
 
 
-def mine(session: Session, actor: Actor, page: Page, *, deleted: bool = False) -> Slice[TeamView]:
+def mine(session: Session, actor: Actor | Access, page: Page, *, deleted: bool = False) -> Slice[TeamView]:
     """The teams that the actor is a member of and not suspended in, oldest first; or their own that can be restored."""
     statement = (
         select(Team, TeamMember.role)

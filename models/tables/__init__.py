@@ -13,6 +13,7 @@ from models.tables.activity_exports import ActivityExport
 from models.tables.activity_reads import ActivityRead
 from models.tables.api_keys import Agent, ApiKey
 from models.tables.checkpoints import Checkpoint, SigningKey
+from models.tables.billing import Invoice, InvoiceLine, InvoiceNumber, JobRun, PlanPeriod, PriceBook
 from models.tables.idempotency import IdempotencyKey
 from models.tables.invitations import Invitation
 from models.tables.mails import Mail
@@ -24,7 +25,7 @@ from models.tables.sessions import UserSession
 from models.tables.tasks import Task
 from models.tables.teams import Team
 from models.tables.tickets import Ticket
-from models.tables.usage import UsageLedger, UsagePending, UsageStats
+from models.tables.usage import UsageBreakdown, UsageLedger, UsagePending, UsageQuota, UsageStats
 from models.tables.users import User
 from models.tables.webhooks import Webhook, WebhookDelivery
 from models.tables.workspaces import DeletedWorkspace, Workspace, WorkspaceMember
@@ -46,10 +47,16 @@ __all__ = [
     "Erasure",
     "IdempotencyKey",
     "Invitation",
+    "Invoice",
+    "InvoiceLine",
+    "InvoiceNumber",
+    "JobRun",
     "Mail",
     "MailedToken",
     "OutboxEvent",
     "PermissionGrant",
+    "PlanPeriod",
+    "PriceBook",
     "RecoveryCode",
     "RefusedAttempt",
     "SecondFactor",
@@ -58,8 +65,10 @@ __all__ = [
     "Team",
     "TeamMember",
     "Ticket",
+    "UsageBreakdown",
     "UsageLedger",
     "UsagePending",
+    "UsageQuota",
     "UsageStats",
     "User",
     "UserSession",

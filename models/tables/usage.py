@@ -26,16 +26,55 @@ class Metric(StrEnum):
 METRICS_SQL = ", ".join(f"'{metric}'" for metric in Metric)
 
 
-class UsageLedger(TeamOwned, Base):
-    """One unit of usage, append-only. `key` is derived from what it counts and unique for ever: sent twice, counted once."""
+class TokenPart(StrEnum):
+    """The disjoint parts of a model call's tokens: what was read from a cache is in `cached_input` alone, not in `input` too."""
+
+    input = "input"
+    cached_input = "cached_input"
+    output = "output"
+    reasoning = "reasoning"
+
+
+PARTS_SQL = ", ".join(f"'{part}'" for part in TokenPart)
+
+
+class Attributed:
+    """Whose usage it is, besides the team's; for tokens also of which model, and which part of them."""
+
+    user_id: Mapped[UUID | None]
+    agent_id: Mapped[UUID | None]
+    api_key_id: Mapped[UUID | None]
+    workspace_id: Mapped[UUID | None]
+    model: Mapped[str | None] = mapped_column(String(200))
+    part: Mapped[str | None] = mapped_column(String(20))
+
+
+class UsageLedger(TeamOwned, Attributed, Base):
+    """
+    One unit of usage, append-only. `key` is derived from what it counts and unique for ever: sent twice, counted once.
+
+    A row is never edited: a correction is a row that `reverses` it, once, with the opposite quantity.
+    """
 
     __tablename__ = "usage_ledger"
     __table_args__ = (
         UniqueConstraint("team_id", "key"),
+        UniqueConstraint("reverses"),
         CheckConstraint(f"metric IN ({METRICS_SQL})", name="metric"),
-        # A storage level is reported as signed changes; everything else only grows.
-        CheckConstraint("quantity > 0 OR (metric = 'storage_bytes' AND quantity <> 0)", name="quantity"),
+        # A storage level is reported as signed changes; everything else only grows, but for what reverses it.
+        CheckConstraint(
+            "quantity > 0 OR (quantity <> 0 AND (metric = 'storage_bytes' OR reverses IS NOT NULL))",
+            name="quantity",
+        ),
+        CheckConstraint(
+            f"part IS NULL OR (metric = 'llm_tokens_used' AND part IN ({PARTS_SQL}))", name="part"
+        ),
+        CheckConstraint("model IS NULL OR metric = 'llm_tokens_used'", name="model"),
+        CheckConstraint("(reverses IS NULL) OR (reason IS NOT NULL)", name="reason"),
         Index("ix_usage_ledger_occurred_at", "team_id", "occurred_at"),
+        Index("ix_usage_ledger_set", "team_id", "set_id", postgresql_where=text("set_id IS NOT NULL")),
+        # What came after its month was closed becomes an adjustment.
+        Index("ix_usage_ledger_recorded_at", "team_id", "recorded_at"),
     )
 
     id: Mapped[UUIDv7] = mapped_column(server_default=text("uuid7()"))
@@ -45,9 +84,13 @@ class UsageLedger(TeamOwned, Base):
     user_id: Mapped[UUID | None] = mapped_column(ForeignKey("users.id"))
     occurred_at: Mapped[datetime]
     recorded_at: Mapped[Created]
+    reverses: Mapped[UUID | None] = mapped_column(ForeignKey("usage_ledger.id", ondelete="CASCADE"))
+    reason: Mapped[str | None] = mapped_column(String(500))
+    set_id: Mapped[UUID | None]
+    """The backfill set that it came with."""
 
 
-class UsagePending(TeamOwned, Base):
+class UsagePending(TeamOwned, Attributed, Base):
     """A ledger row that is not folded into `usage_stats` yet; the fold deletes it as it adds it, in one statement."""
 
     __tablename__ = "usage_pending"
@@ -62,6 +105,43 @@ class UsagePending(TeamOwned, Base):
     date: Mapped[dt.date]
     metric: Mapped[str] = mapped_column(String(50))
     quantity: Mapped[Count]
+
+
+class UsageBreakdown(TeamOwned, Attributed, Base):
+    """
+    A team's day (UTC) and metric by whose it was and of what; folded together with `usage_stats`, of which each metric is the
+    sum of these.
+    """
+
+    __tablename__ = "usage_breakdowns"
+    __table_args__ = (
+        UniqueConstraint(
+            "team_id", "date", "metric", "user_id", "agent_id", "api_key_id", "workspace_id", "model", "part",
+            name="uq_usage_breakdowns_whose",
+            postgresql_nulls_not_distinct=True,
+        ),
+    )  # fmt: skip
+
+    id: Mapped[UUIDv7] = mapped_column(server_default=text("uuid7()"))
+    date: Mapped[dt.date]
+    metric: Mapped[str] = mapped_column(String(50))
+    quantity: Mapped[Total]
+
+
+class UsageQuota(TeamOwned, Base):
+    """
+    A hard limit of a team's plan: how much of it is used in the month `period`. Whoever counts adds to it in the same
+    statement and so waits for the row; what would pass the limit rolls back with all that it counted.
+    """
+
+    __tablename__ = "usage_quotas"
+
+    team_id: Mapped[UUID] = mapped_column(ForeignKey("teams.id", ondelete="CASCADE"), primary_key=True)
+    metric: Mapped[str] = mapped_column(String(50), primary_key=True)
+    maximum: Mapped[Total]
+    period: Mapped[dt.date]
+    """The month's first day (UTC). Of an earlier month, it counts as nothing used."""
+    used: Mapped[Total]
 
 
 class UsageStats(TeamOwned, Base):

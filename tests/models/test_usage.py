@@ -4,7 +4,6 @@ import threading
 from collections.abc import Sequence
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
-from uuid import UUID
 
 import pytest
 from flask import Flask
@@ -14,7 +13,7 @@ from uuid_utils.compat import uuid7
 from models.database import engine, transaction
 from models.errors import Invalid, Unavailable
 from models.operations import usage
-from models.operations.usage import Reported, UsageEvent
+from models.operations.usage import Caller, Reported, UsageEvent
 from models.queries import usage as queries
 from models.queries.paging import Page
 from models.queries.usage import Counters
@@ -267,14 +266,14 @@ def test_a_count_shares_the_fate_of_its_transaction(bare_team: TeamSetting) -> N
 def test_a_batch_of_api_calls_sent_again_adds_nothing(app: Flask, bare_team: TeamSetting) -> None:
     other = make_team(app, roles=())
     before = {team.id: total(team).api_calls for team in (bare_team, other)}
-    calls: dict[UUID, int] = {bare_team.id: 3, other.id: 4}
+    calls = {Caller(bare_team.id): 3, Caller(other.id): 4}
     for _ in range(2):
         with transaction() as session:
             usage.count_api_calls(session, calls, batch=f"{bare_team.id}:1")
     with transaction() as session:
         usage.count_api_calls(session, calls, batch=f"{bare_team.id}:2")
     for team in (bare_team, other):
-        assert total(team).api_calls == before[team.id] + 2 * calls[team.id]
+        assert total(team).api_calls == before[team.id] + 2 * calls[Caller(team.id)]
 
 
 def test_a_day_is_utcs(bare_team: TeamSetting) -> None:

@@ -17,6 +17,7 @@ from api.metering import CallCounter
 from models.database import transaction
 from models.errors import Unavailable
 from models.operations import usage
+from models.operations.usage import Caller
 from models.queries import usage as queries
 from tests.factories import TeamSetting, fold, make_team
 from tests.models.concurrency import raised, together
@@ -52,7 +53,7 @@ def test_threads_share_commits_and_every_call_counts(
 
     def call() -> None:
         for number in range(20):
-            counter.count(teams[number % 2].id)
+            counter.count(Caller(teams[number % 2].id))
 
     assert raised(together(*[call] * 16)) == []
     assert [calls(one) for one in teams] == [number + 160 for number in before]
@@ -64,7 +65,7 @@ def test_threads_share_commits_and_every_call_counts(
 def test_a_call_is_committed_when_count_returns(team: TeamSetting, counter: CallCounter) -> None:
     before = calls(team)
     for number in range(1, 6):
-        counter.count(team.id)
+        counter.count(Caller(team.id))
         assert calls(team) == before + number
 
 
@@ -85,7 +86,7 @@ def test_a_lost_answer_is_asked_for_again_and_counted_once(
     monkeypatch.setattr(metering, "RETRY_PAUSE_S", 0.01)
     failures = [1, 1]
     monkeypatch.setattr(metering, "single_statements", lambda: losing_the_answer(failures))
-    assert raised(together(*[lambda: counter.count(team.id)] * 5)) == []
+    assert raised(together(*[lambda: counter.count(Caller(team.id))] * 5)) == []
     assert failures == []
     assert calls(team) == before + 5
 
@@ -102,18 +103,18 @@ def test_without_a_database_it_is_unavailable_within_its_bound_and_recovers(
     with monkeypatch.context() as patched:
         patched.setattr(metering, "single_statements", away)
         started = time.monotonic()
-        assert raised(together(*[lambda: counter.count(team.id)] * 5)) == [Unavailable] * 5
+        assert raised(together(*[lambda: counter.count(Caller(team.id))] * 5)) == [Unavailable] * 5
         assert time.monotonic() - started < 2
     assert calls(team) == before
-    counter.count(team.id)
+    counter.count(Caller(team.id))
     assert calls(team) == before + 1
 
 
 def test_a_batch_that_can_not_be_counted_ends_alone(team: TeamSetting, counter: CallCounter) -> None:
     with pytest.raises(Unavailable):
-        counter.count(uuid7())  # no team, so a foreign key says no
+        counter.count(Caller(uuid7()))  # no team, so a foreign key says no
     before = calls(team)
-    counter.count(team.id)
+    counter.count(Caller(team.id))
     assert calls(team) == before + 1
 
 
@@ -124,7 +125,7 @@ def test_whoever_waits_too_long_is_told(
     released = threading.Event()
     monkeypatch.setattr(usage, "count_api_calls", lambda *_, **__: released.wait(30))
     with pytest.raises(Unavailable):
-        counter.count(team.id)
+        counter.count(Caller(team.id))
     assert not released.is_set()
     released.set()
 
