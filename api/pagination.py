@@ -32,15 +32,14 @@ def envelope(found: Slice[Any], items: Sequence[Any] | None = None) -> dict[str,
         "next_cursor": encode(found.next_key) if found.next_key else None,
     }
     if isinstance(found, TwoWaySlice):
-        made["previous_cursor"] = _encode(found.previous_key, backwards=True) if found.previous_key else None
+        made["previous_cursor"] = encode(found.previous_key, backwards=True) if found.previous_key else None
     return made
 
 
-def _encode(key: tuple[Any, ...], *, backwards: bool = False) -> str:
+def encode(key: tuple[Any, ...], *, backwards: bool = False) -> str:
+    """The cursor of a key."""
     values = [str(value) for value in key]
     text = json_text.dumps({BACKWARDS: values} if backwards else values)
-def encode(key: tuple[Any, ...]) -> str:
-    text = json_text.dumps([str(value) for value in key])
     return base64.urlsafe_b64encode(text.encode()).rstrip(b"=").decode()
 
 

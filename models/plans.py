@@ -1,4 +1,3 @@
-"""The plans, the seats that each has (spec.md, 6), and how long each keeps the activity log."""
 """The plans, as a price book has them: what each seats, includes and costs. Amounts are minor units of the book's currency."""
 
 import json
@@ -13,6 +12,10 @@ import jsonschema
 
 from models.errors import Invalid
 
+SHORTEST_RETENTION_DAYS = 7
+"""Of the activity log, whatever the plan: so long a team can look back."""
+RETENTION = {"days": 365, "longest_days": 3_650}
+"""Of a plan whose book says nothing of it."""
 SHIPPED = Path(__file__).with_name("price_book.json")
 SCHEMA = Path(__file__).with_name("price_book.schema.json")
 
@@ -71,35 +74,22 @@ class Terms:
     price: TieredPrice | PackagePrice | None
     """Of what is beyond; None: nothing."""
 
-SHORTEST_RETENTION_DAYS = 7
-"""Whatever the plan: so long a team can look back."""
-
 
 @dataclass(frozen=True, slots=True)
 class Plan:
     name: str
     max_members: int
+    base: Decimal
+    """A month."""
+    metrics: Mapping[str, Terms]
     retention_days: int
-    """How long the log's rows are kept, unless the team chose otherwise."""
+    """How long the activity log's rows are kept, unless the team chose otherwise."""
     longest_retention_days: int
     """As long as the team may choose."""
 
     def retention(self, chosen: int | None) -> int:
         """Days, of a team that chose so many, or None; what is more than the plan has counts as the most that it has."""
         return min(chosen or self.retention_days, self.longest_retention_days)
-
-
-PLANS = {
-    plan.name: plan
-    for plan in (
-        Plan("free", 5, retention_days=30, longest_retention_days=30),
-        Plan("pro", 50, retention_days=365, longest_retention_days=1_095),
-        Plan("enterprise", 100_000, retention_days=1_095, longest_retention_days=3_650),
-    )
-}
-    base: Decimal
-    """A month."""
-    metrics: Mapping[str, Terms]
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +129,15 @@ def _nonsense(body: Any) -> Any:
 
 def _plan(body: Any) -> Plan:
     terms = {metric: _terms(each) for metric, each in body["metrics"].items()}
-    return Plan(body["name"], body["seats"], Decimal(body["base"]), terms)
+    retention = body.get("retention", RETENTION)
+    return Plan(
+        body["name"],
+        body["seats"],
+        Decimal(body["base"]),
+        terms,
+        retention["days"],
+        retention["longest_days"],
+    )
 
 
 def _terms(body: Any) -> Terms:

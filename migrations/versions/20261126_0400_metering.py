@@ -7,22 +7,25 @@ from alembic import op
 from sqlalchemy.dialects import postgresql
 
 revision = "1963cfe27ab5"
-down_revision = "b3d1c0a94f27"
+down_revision = "0852bed16fa4"
 branch_labels = None
 depends_on = None
 
 # models/price_book.json of this day, as the compact JSON whose SHA-256 names it.
-PRICE_BOOK = """{"version":1,"currency":"USD","plans":[{"name":"free","seats":5,"base":"0","metrics":{"tasks_created":{"included":1000,"limit":"soft"},\
+PRICE_BOOK = """{"version":1,"currency":"USD","plans":[{"name":"free","retention":{"days":30,"longest_days":30},\
+"seats":5,"base":"0","metrics":{"tasks_created":{"included":1000,"limit":"soft"},\
 "tasks_completed":{"included":1000,"limit":"soft"},\
 "llm_tokens_used":{"included":1000000,"limit":"soft"},\
 "api_calls":{"included":100000,"limit":"soft"},\
 "storage_bytes":{"included":1,"limit":"soft"}}},\
-{"name":"pro","seats":50,"base":"4900","metrics":{"tasks_created":{"included":20000,"limit":"soft"},\
+{"name":"pro","retention":{"days":365,"longest_days":1095},\
+"seats":50,"base":"4900","metrics":{"tasks_created":{"included":20000,"limit":"soft"},\
 "tasks_completed":{"included":20000,"limit":"soft","price":{"model":"package","size":1000,"amount":"200"}},\
 "llm_tokens_used":{"included":50000000,"limit":"soft","price":{"model":"graduated","tiers":[{"up_to":450000000,"unit_amount":"0.00004"},{"up_to":null,"unit_amount":"0.00003"}]}},\
 "api_calls":{"included":5000000,"limit":"soft","price":{"model":"graduated","tiers":[{"up_to":45000000,"unit_amount":"0.00006"},{"up_to":null,"unit_amount":"0.00004"}]}},\
 "storage_bytes":{"included":50,"limit":"soft","price":{"model":"graduated","tiers":[{"up_to":null,"unit_amount":"10"}]}}}},\
-{"name":"enterprise","seats":100000,"base":"99000","metrics":{"tasks_created":{"included":1000000,"limit":"soft"},\
+{"name":"enterprise","retention":{"days":1095,"longest_days":3650},\
+"seats":100000,"base":"99000","metrics":{"tasks_created":{"included":1000000,"limit":"soft"},\
 "tasks_completed":{"included":1000000,"limit":"soft","price":{"model":"package","size":1000,"amount":"100"}},\
 "llm_tokens_used":{"included":2000000000,"limit":"soft","price":{"model":"volume","tiers":[{"up_to":10000000000,"unit_amount":"0.00002"},{"up_to":null,"unit_amount":"0.000015"}]}},\
 "api_calls":{"included":200000000,"limit":"soft","price":{"model":"volume","tiers":[{"up_to":null,"unit_amount":"0.00002"}]}},\

@@ -14,8 +14,7 @@ from models.access.permissions import ADMIN, Permission
 from models.errors import Conflict, NotFound, SeatLimitReached
 from models.events.catalogue import PlanChanged, TeamCreated, TeamDeleted, TeamRestored, TeamUpdated
 from models.events.record import record
-from models.operations import activity, retention
-from models.operations import activity, plan_periods
+from models.operations import activity, plan_periods, retention
 from models.operations.changes import apply_changes
 from models.operations.members import seat
 from models.plans import DEFAULT_PLAN, PLANS

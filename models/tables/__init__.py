@@ -12,8 +12,8 @@ from models.tables.activity import (
 from models.tables.activity_exports import ActivityExport
 from models.tables.activity_reads import ActivityRead
 from models.tables.api_keys import Agent, ApiKey
-from models.tables.checkpoints import Checkpoint, SigningKey
 from models.tables.billing import Invoice, InvoiceLine, InvoiceNumber, JobRun, PlanPeriod, PriceBook
+from models.tables.checkpoints import Checkpoint, SigningKey
 from models.tables.idempotency import IdempotencyKey
 from models.tables.invitations import Invitation
 from models.tables.mails import Mail
