@@ -132,7 +132,7 @@ def upgrade() -> None:
         ["team_id", "words", "mentions"],
         postgresql_using="gin",
         postgresql_ops={"words": "gin_trgm_ops"},
-        postgresql_with={"fastupdate": "off"},
+        postgresql_with={"gin_pending_list_limit": "256"},
     )
     make_tables()
     run(UNCOUNT)
