@@ -76,6 +76,19 @@ class ActivityFilterSchema(Schema):
 class ActivityQuery(ActivityFilterSchema, PageQuery):
     """A page of what matches."""
 
+    cursor = fields.String(
+        load_default=None, metadata={"description": "`next_cursor` or `previous_cursor` of another page."}
+    )
+    at = Time(
+        load_default=None,
+        metadata={"description": "Begins at the newest row that is not after this time; not with `cursor`."},
+    )
+
+    @validates_schema
+    def _one_beginning(self, query: dict[str, Any], **_: Any) -> None:
+        if query.get("at") and query.get("cursor"):
+            raise ValidationError("A page begins at a time or at a cursor, not at both.", "at")
+
 
 FORMAT: dict[str, Any] = {
     "load_default": NDJSON,
@@ -164,18 +177,6 @@ class NewActivityExportSchema(ActivityExportSchema):
 
 class DownloadQuery(Schema):
     token = Text(required=True, maximum=200)
-    cursor = fields.String(
-        load_default=None, metadata={"description": "`next_cursor` or `previous_cursor` of another page."}
-    )
-    at = Time(
-        load_default=None,
-        metadata={"description": "Begins at the newest row that is not after this time; not with `cursor`."},
-    )
-
-    @validates_schema
-    def _one_beginning(self, query: dict[str, Any], **_: Any) -> None:
-        if query.get("at") and query.get("cursor"):
-            raise ValidationError("A page begins at a time or at a cursor, not at both.", "at")
 
 
 class FacetsQuery(Schema):
