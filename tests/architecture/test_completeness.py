@@ -319,6 +319,7 @@ BESIDES = {
     "POST /auth/reset-password": "email_verified",
     "POST /me/two-factor/disable": "recovery_code_used",
     "POST /me/two-factor/recovery-codes": "recovery_code_used",
+    "POST /teams/<team_id>/activity/exports": "activity_read",
 }
 """What else such a call changes, with an event of its own."""
 
