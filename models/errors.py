@@ -113,6 +113,7 @@ FOR_CONSTRAINT: Mapping[str, Callable[[], DomainError]] = {
         "The owner must stay a member of the team; transfer the ownership first."
     ),
     "uq_invitations_pending": lambda: Conflict("An invitation waits for this address already; resend it."),
+    "uq_usage_ledger_reverses": lambda: Conflict("This row was taken back already."),
     "uq_agents_team_id_name": lambda: Conflict("An agent of this team has this name already."),
     "fk_api_keys_team_id_agent_id_agents": lambda: NotFound("agent"),
     "fk_tasks_team_id_agent_id_agents": lambda: NotFound("agent"),

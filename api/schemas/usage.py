@@ -2,7 +2,7 @@ from typing import Any
 
 from marshmallow import ValidationError, fields, post_load, validate, validates_schema
 
-from api.schemas.base import Integer, PageQuery, QueryInteger, Schema, Text, Time
+from api.schemas.base import BIGINT_MAXIMUM, Integer, PageQuery, QueryInteger, Schema, Text, Time
 from models.operations.usage import UsageEvent
 from models.tables.usage import Metric, TokenPart
 
@@ -13,7 +13,9 @@ class UsageEventSchema(Schema):
     external_id = Text(required=True, maximum=200, trim=False)
     metric = fields.Enum(Metric, by_value=fields.String, required=True)
     quantity = Integer(
-        required=True, metadata={"description": "Positive; for storage_bytes the change of the level."}
+        required=True,
+        minimum=-BIGINT_MAXIMUM,  # whose opposite fits too, as a correction needs it
+        metadata={"description": "Positive; for storage_bytes the change of the level."},
     )
     occurred_at = Time()
     workspace_id = fields.UUID(metadata={"description": "Where it was used."})

@@ -328,3 +328,54 @@ class TaskCancelled(TaskEvent): ...
 
 @event("task_deleted", "task", "{actor} deleted the task {resource}")
 class TaskDeleted(TaskEvent): ...
+
+
+@event(
+    "usage_unsettled", "team", "{actor} found {count} reservations unsettled, of {quantity} tokens at most"
+)
+class UsageUnsettled(Event):
+    """Those that expired since it looked last: one event for all of them, as agents reserve for each call."""
+
+    team_id: UUID
+    count: int
+    quantity: int
+
+
+@event("usage_corrected", "usage_ledger", "{actor} took back {quantity} of {metric}: {reason}")
+class UsageCorrected(Event):
+    usage_ledger_id: UUID
+    """The ledger's row that is taken back."""
+    correction_id: UUID
+    """The row that takes it back."""
+    metric: str
+    quantity: int
+    reason: str
+    workspace_id: UUID | None
+
+
+@dataclass(frozen=True, slots=True)
+class UsageBackfillEvent(Event):
+    usage_backfill_id: UUID
+    name: str
+
+
+@event("usage_backfill_created", "usage_backfill", "{actor} opened the backfill {resource}: {reason}")
+class UsageBackfillCreated(UsageBackfillEvent):
+    reason: str
+
+
+@event(
+    "usage_backfill_applied",
+    "usage_backfill",
+    "{actor} applied the backfill {resource}: {accepted} counted, {duplicates} known before",
+)
+class UsageBackfillApplied(UsageBackfillEvent):
+    accepted: int
+    duplicates: int
+
+
+@event(
+    "usage_backfill_reverted", "usage_backfill", "{actor} took the backfill {resource} back: {reversed} rows"
+)
+class UsageBackfillReverted(UsageBackfillEvent):
+    reversed: int

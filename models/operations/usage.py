@@ -3,18 +3,19 @@ The ledger: usage is written in the transaction of what it counts, under a key t
 `usage_stats` by a statement that can run any number of times.
 """
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from sqlalchemy import text
+from sqlalchemy import TextClause, text
 from sqlalchemy.orm import Session
 
 from models.access.entry import Access
 from models.errors import Invalid, QuotaExceeded
-from models.queries import teams
+from models.queries import teams, workspaces
 from models.tables.usage import Metric, TokenPart
 
 EXTERNAL = "external:"
@@ -22,20 +23,32 @@ EXTERNAL = "external:"
 CLOCK_TOLERANCE = timedelta(seconds=5)
 """How far ahead of ours a reporter's clock may run before `occurred_at` counts as in the future."""
 
-# The pending rows come from what the ledger took in: a key that it knows already adds nothing anywhere. A hard limit is
-# counted with it, and passed is answered, for the transaction to be rolled back; late usage of an earlier month has none.
-APPEND = text("""
+# What callers bring, a column each.
+UNITS = """
+SELECT * FROM unnest(CAST(:team_ids AS uuid[]), CAST(:keys AS text[]), CAST(:metrics AS text[]), CAST(:quantitys AS bigint[]),
+                     CAST(:occurred_ats AS timestamptz[]), CAST(:user_ids AS uuid[]), CAST(:agent_ids AS uuid[]),
+                     CAST(:api_key_ids AS uuid[]), CAST(:workspace_ids AS uuid[]), CAST(:models AS text[]),
+                     CAST(:parts AS text[]), CAST(:reversess AS uuid[]), CAST(:reasons AS text[]), CAST(:set_ids AS uuid[]))
+"""
+
+
+def appending(source: str) -> TextClause:
+    """
+    The statement that takes into the ledger what `source` selects: team_id, key, metric, quantity, occurred_at (NULL: now),
+    user_id, agent_id, api_key_id, workspace_id, model, part, reverses, reason and set_id. It answers how many rows it took,
+    and of the first hard limit that they pass its metric, what was used before and the maximum, or NULL.
+    """
+    # The pending rows come from what the ledger took in: a key that it knows already adds nothing anywhere. A hard limit is
+    # counted with it, and passed is answered, for the transaction to be rolled back; late usage of an earlier month has none.
+    # The limit's month never goes back: who began before the turn and waited for the row counts in none.
+    return text(f"""
 WITH taken AS (
   INSERT INTO usage_ledger (team_id, key, metric, quantity, occurred_at, user_id, agent_id, api_key_id, workspace_id, model,
                             part, reverses, reason, set_id)
   SELECT e.team_id, e.key, e.metric, e.quantity, coalesce(e.occurred_at, now()), e.user_id, e.agent_id, e.api_key_id,
          e.workspace_id, e.model, e.part, e.reverses, e.reason, e.set_id
-  FROM unnest(CAST(:team_ids AS uuid[]), CAST(:keys AS text[]), CAST(:metrics AS text[]), CAST(:quantitys AS bigint[]),
-              CAST(:occurred_ats AS timestamptz[]), CAST(:user_ids AS uuid[]), CAST(:agent_ids AS uuid[]),
-              CAST(:api_key_ids AS uuid[]), CAST(:workspace_ids AS uuid[]), CAST(:models AS text[]), CAST(:parts AS text[]),
-              CAST(:reversess AS uuid[]), CAST(:reasons AS text[]), CAST(:set_ids AS uuid[]))
-       AS e (team_id, key, metric, quantity, occurred_at, user_id, agent_id, api_key_id, workspace_id, model, part,
-             reverses, reason, set_id)
+  FROM ({source}) AS e (team_id, key, metric, quantity, occurred_at, user_id, agent_id, api_key_id, workspace_id, model, part,
+                        reverses, reason, set_id)
   ORDER BY e.team_id, e.key
   ON CONFLICT (team_id, key) DO NOTHING
   RETURNING *, (occurred_at AT TIME ZONE 'UTC')::date AS date
@@ -49,12 +62,15 @@ WITH taken AS (
     used = t.quantity + CASE WHEN q.period = month.begins THEN q.used ELSE 0 END
   FROM month, (SELECT team_id, metric, sum(quantity) AS quantity FROM taken, month
                WHERE date >= month.begins GROUP BY team_id, metric) AS t
-  WHERE q.team_id = t.team_id AND q.metric = t.metric
+  WHERE q.team_id = t.team_id AND q.metric = t.metric AND q.period <= month.begins
   RETURNING q.team_id, q.metric, q.used - t.quantity AS used, q.maximum, q.used > q.maximum AND t.quantity > 0 AS passed
 )
 SELECT (SELECT count(*) FROM taken),
        (SELECT jsonb_build_array(metric, used, maximum) FROM quotas WHERE passed ORDER BY team_id, metric LIMIT 1)
-""")
+""")  # noqa: S608  `source` is a constant of ours
+
+
+APPEND = appending(UNITS)
 _SUMS = ", ".join(
     f"coalesce(sum(quantity) FILTER (WHERE metric = '{metric}'), 0) AS {metric}" for metric in Metric
 )
@@ -88,7 +104,7 @@ SELECT min(level) FROM (
     UNION ALL
     SELECT date, quantity FROM usage_pending WHERE team_id = :team_id AND metric = 'storage_bytes'
     UNION ALL
-    SELECT * FROM unnest(CAST(:dates AS date[]), CAST(:changes AS bigint[]))
+    SELECT * FROM unnest(CAST(:dates AS date[]), CAST(:changes AS numeric[]))
   ) AS changes GROUP BY date
 ) AS levels
 """)
@@ -177,16 +193,10 @@ def report(session: Session, access: Access, events: Sequence[UsageEvent]) -> Re
     """
     Takes in a batch, whole or not at all. An `external_id` that the team ever sent before counts as a duplicate.
 
-    Raises Invalid for times in the future, by the index of each event, and for storage that would fall below zero.
+    Raises Invalid for times in the future and workspaces that the actor can't see, by the index of each event, and for storage
+    that would fall below zero.
     """
-    latest = datetime.now(UTC) + CLOCK_TOLERANCE
-    errors = {
-        str(index): {"occurred_at": ["This is in the future."]}
-        for index, event in enumerate(events)
-        if event.occurred_at and event.occurred_at > latest
-    }
-    if errors:
-        raise Invalid({"events": errors})
+    check(session, access, events)
     first_of_each = list({event.external_id: event for event in reversed(events)}.values())
     _check_storage(session, access, first_of_each)
     units = [
@@ -203,6 +213,28 @@ def report(session: Session, access: Access, events: Sequence[UsageEvent]) -> Re
     ]
     accepted = append(session, access, units)
     return Reported(accepted=accepted, duplicates=len(events) - accepted)
+
+
+def check(session: Session, access: Access, events: Sequence[UsageEvent]) -> None:
+    """
+    Raises Invalid, by the index of each event, for times in the future and for workspaces that the actor can't see. What the
+    ledger has already is a duplicate, whatever became of its workspace since.
+    """
+    latest = datetime.now(UTC) + CLOCK_TOLERANCE
+    errors: dict[str, dict[str, list[str]]] = {
+        str(index): {"occurred_at": ["This is in the future."]}
+        for index, event in enumerate(events)
+        if event.occurred_at and event.occurred_at > latest
+    }
+    named = {event.workspace_id for event in events if event.workspace_id}
+    if hidden := named - workspaces.visible(session, access, named):
+        astray = [(index, event) for index, event in enumerate(events) if event.workspace_id in hidden]
+        known = _known(session, access, [event for _, event in astray])
+        for index, event in astray:
+            if EXTERNAL + event.external_id not in known:
+                errors.setdefault(str(index), {})["workspace_id"] = ["There is no such workspace here."]
+    if errors:
+        raise Invalid({"events": errors})
 
 
 def count_api_calls(session: Session, calls: Mapping[Caller, int], *, batch: str) -> None:
@@ -222,18 +254,35 @@ def fold(session: Session, limit: int) -> int:
     return int(session.execute(FOLD, {"limit": limit}).scalar_one())
 
 
-def append(session: Session, access: Access, units: Sequence[Unit]) -> int:
-    """How many of the units the ledger did not know and took in, as the actor's; raises QuotaExceeded as `count` does."""
+def append(session: Session, caller: Access | Caller, units: Sequence[Unit], *, limited: bool = True) -> int:
+    """
+    How many of the units the ledger did not know and took in, as the caller's; raises QuotaExceeded as `count` does, unless
+    they are not `limited`: what was used before anybody could refuse it is counted whatever the plan says.
+    """
     if not units:
         return 0
-    caller = Caller(access.team_id, access.user_id, access.agent_id, access.api_key_id)
-    taken, passed = session.execute(APPEND, _parameters([(caller, unit) for unit in units])).one()
-    if passed:
+    caller = Caller(caller.team_id, caller.user_id, caller.agent_id, caller.api_key_id)
+    parameters = _parameters([(caller, unit) for unit in units])
+    taken, passed = session.execute(APPEND, parameters).one()
+    if passed and limited:
         metric, used, maximum = passed
-        raise QuotaExceeded(
-            metric=metric, used=int(used), limit=int(maximum), resets_at=next_month(datetime.now(UTC))
-        )
+        raise quota_exceeded(metric, used, maximum)
     return int(taken)
+
+
+def quota_exceeded(metric: str, used: int, maximum: int) -> QuotaExceeded:
+    return QuotaExceeded(
+        metric=metric, used=int(used), limit=int(maximum), resets_at=next_month(datetime.now(UTC))
+    )
+
+
+def lowest_level(session: Session, team_id: UUID, changes: Mapping[date, int]) -> int:
+    """
+    The lowest level of storage in bytes that any day closes with, once these days' changes are added; 0 if there was never
+    any. The caller has locked the team, which serialises those who change it.
+    """
+    parameters = {"team_id": team_id, "dates": list(changes), "changes": list(changes.values())}
+    return int(session.scalar(LOWEST_LEVEL, parameters) or 0)
 
 
 def _parameters(units: Sequence[tuple[Caller, Unit]]) -> dict[str, list[Any]]:
@@ -257,19 +306,19 @@ def _check_storage(session: Session, access: Access, events: Sequence[UsageEvent
     if not changes:
         return
     teams.get(session, access, for_update=True)
-    keys = [EXTERNAL + event.external_id for event in changes]
-    known = set(session.scalars(KNOWN, {"team_id": access.team_id, "keys": keys}))
-    new = [event for event, key in zip(changes, keys, strict=True) if key not in known]
+    known = _known(session, access, changes)
     now = datetime.now(UTC)
-    lowest = session.scalar(
-        LOWEST_LEVEL,
-        {
-            "team_id": access.team_id,
-            "dates": [(event.occurred_at or now).astimezone(UTC).date() for event in new],
-            "changes": [event.quantity for event in new],
-        },
-    )
-    if lowest is not None and lowest < 0:
+    by_day: Counter[date] = Counter()
+    for event in changes:
+        if EXTERNAL + event.external_id not in known:
+            by_day[(event.occurred_at or now).astimezone(UTC).date()] += event.quantity
+    if (lowest := lowest_level(session, access.team_id, by_day)) < 0:
         raise Invalid(
             {"events": {"_schema": [f"The storage level would fall to {lowest}; it can't be below zero."]}}
         )
+
+
+def _known(session: Session, access: Access, events: Sequence[UsageEvent]) -> set[str]:
+    """The keys of those that the ledger has."""
+    keys = [EXTERNAL + event.external_id for event in events]
+    return set(session.scalars(KNOWN, {"team_id": access.team_id, "keys": keys}))

@@ -14,7 +14,16 @@ from models.tables.sessions import UserSession
 from models.tables.tasks import Task
 from models.tables.teams import Team
 from models.tables.tickets import Ticket
-from models.tables.usage import UsageBreakdown, UsageLedger, UsagePending, UsageQuota, UsageStats
+from models.tables.usage import (
+    UsageBackfill,
+    UsageBackfillEvent,
+    UsageBreakdown,
+    UsageLedger,
+    UsagePending,
+    UsageQuota,
+    UsageReservation,
+    UsageStats,
+)
 from models.tables.users import User
 from models.tables.workspaces import DeletedWorkspace, Workspace, WorkspaceMember
 
@@ -43,10 +52,13 @@ __all__ = [
     "Team",
     "TeamMember",
     "Ticket",
+    "UsageBackfill",
+    "UsageBackfillEvent",
     "UsageBreakdown",
     "UsageLedger",
     "UsagePending",
     "UsageQuota",
+    "UsageReservation",
     "UsageStats",
     "User",
     "UserSession",
