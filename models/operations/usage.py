@@ -16,10 +16,9 @@ from sqlalchemy.orm import Session
 from models.access.entry import Access
 from models.errors import Invalid, QuotaExceeded
 from models.queries import teams, workspaces
+from models.queries.ledger import EXTERNAL
 from models.tables.usage import Metric, TokenPart
 
-EXTERNAL = "external:"
-"""Keeps a reporter's ids apart from the keys that we derive."""
 CLOCK_TOLERANCE = timedelta(seconds=5)
 """How far ahead of ours a reporter's clock may run before `occurred_at` counts as in the future."""
 

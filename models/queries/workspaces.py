@@ -4,7 +4,7 @@ from collections.abc import Collection
 from uuid import UUID
 
 from sqlalchemy import ColumnElement, all_, case, exists, literal, null, or_, select, true
-from sqlalchemy.orm import Session, contains_eager
+from sqlalchemy.orm import InstrumentedAttribute, Session, contains_eager
 
 from models.access.entry import Access
 from models.access.permissions import Permission
@@ -69,13 +69,13 @@ def visible(session: Session, access: Access, ids: Collection[UUID]) -> set[UUID
     return set(session.scalars(statement))
 
 
-def shown_id(access: Access, workspace_id: ColumnElement[UUID | None]) -> ColumnElement[UUID | None]:
+def shown_id(access: Access, workspace_id: InstrumentedAttribute[UUID | None]) -> ColumnElement[UUID | None]:
     """
     The id, or NULL where it names a private workspace that does not list the caller, or did not when it was deleted: what
     was used there is the team's all the same, and where is not the caller's business.
     """
     if access.sees_all_workspaces:
-        return workspace_id
+        return workspace_id.expression
     listed = exists().where(
         WorkspaceMember.workspace_id == Workspace.id, WorkspaceMember.user_id == access.user_id
     )
