@@ -124,14 +124,12 @@ def invoiced(session: Session, team_id: UUID, *, since: date, until: date) -> li
 
 
 def _of_invoice(session: Session, invoice: Invoice) -> Sequence[Invoiced]:
-    charged = {
-        metric: quantity
-        for metric, quantity in session.execute(
-            select(InvoiceLine.metric, func.sum(InvoiceLine.quantity))
-            .where(InvoiceLine.invoice_id == invoice.id, InvoiceLine.kind == "usage")
-            .group_by(InvoiceLine.metric)
-        )
-    }
+    lines = (
+        select(InvoiceLine.metric, func.sum(InvoiceLine.quantity))
+        .where(InvoiceLine.invoice_id == invoice.id, InvoiceLine.kind == "usage")
+        .group_by(InvoiceLine.metric)
+    )
+    charged = {row[0]: row[1] for row in session.execute(lines)}
     last = invoice.period_end - timedelta(days=1)
     used: dict[str, Decimal] = {
         metric: Decimal(quantity)

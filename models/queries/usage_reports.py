@@ -73,8 +73,14 @@ def breakdown(
     """
     groups = list(dict.fromkeys(by))
     keys = [group.column for group in groups] + ["metric"]
+    metrics = list(Metric) if metric is None else [metric]
     sources = union_all(
-        *(_source(access, table, keys, since, until, metric) for table in (UsageBreakdown, UsagePending))
+        *(
+            _source(access, table, keys).where(
+                table.date >= since, table.date <= until, table.metric.in_(metrics)
+            )
+            for table in (UsageBreakdown, UsagePending)
+        )
     ).subquery()
     columns = [sources.c[key] for key in keys]
     summed = select(*columns, func.sum(sources.c.quantity).label("quantity")).group_by(*columns).subquery()
@@ -121,19 +127,15 @@ def projection(session: Session, access: Access, *, year: int, month: int) -> di
     return projected
 
 
-def _source(
-    access: Access, table: Any, keys: Sequence[str], since: date, until: date, metric: Metric | None
-) -> Select[*tuple[Any, ...]]:
+def _source(access: Access, table: Any, keys: Sequence[str]) -> Select[*tuple[Any, ...]]:
+    """The team's rows of one of the two tables that make up the usage, without what names a workspace that is hidden."""
     columns: list[Any] = [
         workspaces.shown_id(access, table.workspace_id).label(key)
         if key == "workspace_id"
         else getattr(table, key)
         for key in keys
     ]
-    statement = select(*columns, table.quantity).where(
-        table.team_id == access.team_id, table.date >= since, table.date <= until
-    )
-    return statement if metric is None else statement.where(table.metric == metric)
+    return select(*columns, table.quantity).where(table.team_id == access.team_id)
 
 
 def _days(time: timedelta) -> Fraction:
