@@ -1,7 +1,7 @@
 """`flask --app wsgi …`: what developers and operators run."""
 
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import date
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
@@ -136,14 +136,26 @@ def verify(team: UUID, year: int, month: int, exported: BinaryIO | None) -> None
 
 def differences_to_export(exported: BinaryIO, counts: Mapping[tuple[date, Metric], Counted]) -> list[str]:
     """Between what the exported rows come to, each row once, and what the ledger has."""
-    rows = {row["id"]: row for row in map(json_text.loads, exported)}
-    recounted = usage_proof.recount(rows.values())
+    try:
+        recounted = usage_proof.recount(each_once(exported))
+    except (ValueError, KeyError, TypeError) as error:
+        raise click.ClickException(f"This is no export of `flask usage export`: {error!r}.") from error
     ledger_of = {key: each.ledger for key, each in counts.items()}
     return [
         f"{day} {metric}: export {recounted.get((day, metric), 0)}, ledger {ledger_of.get((day, metric), 0)}"
         for day, metric in sorted({*recounted, *ledger_of})
         if recounted.get((day, metric), 0) != ledger_of.get((day, metric), 0)
     ]
+
+
+def each_once(exported: BinaryIO) -> Iterator[dict[str, Any]]:
+    """The rows of an export, by their ids; files joined by hand may overlap."""
+    seen = set()
+    for line in exported:
+        row = json_text.loads(line)
+        if row["id"] not in seen:
+            seen.add(row["id"])
+            yield row
 
 
 def _write(path: Path, text: str, *, check: bool, command: str) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from flask import Flask
 
+import workers.usage
 from models.events.catalogue import CATALOGUE
 from tests.factories import (
     Person,
@@ -76,6 +77,7 @@ def make_everything_happen(app: Flask) -> TeamSetting:
     execute("UPDATE tasks SET lease_expires_at = now() WHERE id = :id", id=claimed)
     do("POST", f"/workspaces/{workspace}/tasks/claim", {}, by=member)
     make_memberships_happen(setting, workspace)
+    make_usage_happen(setting)
     do("DELETE", f"/workspaces/{workspace}")
     owner.delete(path)
     assert owner.post(f"{path}/restore").status_code == 200
@@ -116,6 +118,29 @@ def make_memberships_happen(setting: TeamSetting, workspace: str) -> None:
     do("DELETE", f"/api-keys/{key.key_id}")
     make_key(setting, owner, "tasks:read", agent_id=agent)
     do("DELETE", f"/agents/{agent}")
+
+
+def make_usage_happen(setting: TeamSetting) -> None:
+    """What has to do with usage beside its counting."""
+    owner, path = setting.owner, f"{setting.path}/usage"
+
+    def do(below: str, body: Any = None) -> Any:
+        answer = owner.post(path + below, json=body)
+        assert answer.status_code < 300, answer.text
+        return answer.json
+
+    reservation = {"external_id": "lost", "metric": "llm_tokens_used", "quantity": 70}
+    reserved = do("/reservations", reservation)["id"]
+    execute("UPDATE usage_reservations SET expires_at = now() WHERE id = :id", id=reserved)
+    workers.usage.mark_unsettled()
+    tokens = {"external_id": "wrong", "metric": "llm_tokens_used", "quantity": 5}
+    do("", {"events": [tokens]})
+    row = owner.get(f"{path}/ledger?metric=llm_tokens_used").json["items"][0]
+    do("/corrections", {"ledger_id": row["id"], "reason": "counted twice"})
+    backfill = do("/backfills", {"name": "May", "reason": "the exporter was down"})["id"]
+    do(f"/backfills/{backfill}/events", {"events": [tokens, {**tokens, "external_id": "late"}]})
+    do(f"/backfills/{backfill}/apply")
+    do(f"/backfills/{backfill}/revert")
 
 
 @pytest.fixture(scope="module")
@@ -163,6 +188,11 @@ SUMMARIES = {
     "task_failed": "Owner reported the task Count as failed: lost {count} at 100%",
     "task_cancelled": "Owner cancelled the task Sing",
     "task_deleted": "Owner deleted the task Sing",
+    "usage_unsettled": "The system found 1 reservations unsettled, of 70 tokens at most",
+    "usage_corrected": "Owner took back 5 of llm_tokens_used: counted twice",
+    "usage_backfill_created": "Owner opened the backfill May: the exporter was down",
+    "usage_backfill_applied": "Owner applied the backfill May: 1 counted, 1 known before",
+    "usage_backfill_reverted": "Owner took the backfill May back: 1 rows",
 }
 """What the newest row of each action says."""
 

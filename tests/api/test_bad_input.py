@@ -60,6 +60,18 @@ VALID: dict[str, dict[str, Any]] = {
     "TaskHeartbeatSchema": {"lease_id": ID, "lease_s": 60},
     "TaskCompleteSchema": {"lease_id": ID, "result": [1], "llm_tokens_used": 1},
     "TaskFailSchema": {"lease_id": ID, "error": "out of tokens"},
+    "ReservationCreateSchema": {
+        "external_id": "a",
+        "metric": "llm_tokens_used",
+        "quantity": 1,
+        "model": "large",
+        "workspace_id": None,
+        "task_id": None,
+        "expires_in_s": 60,
+    },
+    "ReservationSettleSchema": {"tokens": {"input": 1}, "model": "large"},
+    "CorrectionSchema": {"ledger_id": ID, "reason": "counted twice"},
+    "BackfillCreateSchema": {"name": "May", "reason": "the exporter was down"},
     "UsageReportSchema": {"events": [{"external_id": "a", "metric": "llm_tokens_used", "quantity": 1}]},
 }
 """A good body of every schema. The tests change one thing of it, so a refusal can only be for that."""

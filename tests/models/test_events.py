@@ -19,15 +19,30 @@ from models.errors import Conflict, DomainError, Invalid
 from models.events import catalogue
 from models.events.catalogue import CATALOGUE, Event
 from models.events.record import EVENTS_RECORDED
-from models.operations import agents, api_keys, invitations, members, roles, tasks, teams, workspaces
+from models.operations import (
+    agents,
+    api_keys,
+    backfills,
+    corrections,
+    invitations,
+    members,
+    reservations,
+    roles,
+    tasks,
+    teams,
+    usage,
+    workspaces,
+)
+from models.operations.usage import Unit, UsageEvent
 from models.queries import activity as log
+from models.queries import ledger, users
 from models.queries import members as member_queries
 from models.queries import roles as role_queries
 from models.queries import tasks as task_queries
 from models.queries import teams as team_queries
-from models.queries import users
 from models.queries import workspaces as workspace_queries
 from models.queries.activity_filters import ActivityFilter
+from models.queries.ledger import LedgerFilter
 from models.queries.paging import Page
 from models.queries.roles import RoleView
 from models.tables import (
@@ -38,9 +53,11 @@ from models.tables import (
     Task,
     Team,
     TeamMember,
+    UsageBackfill,
     Workspace,
     WorkspaceMember,
 )
+from models.tables.usage import Metric
 from tests.factories import Person, TeamSetting, drain, make_person
 
 ORIGIN = Origin("192.0.2.1", "a test", "the-request")
@@ -257,7 +274,96 @@ def let_a_lease_run_out(scene: Scene) -> None:
     assert tasks.return_expired(scene.session, 1_000) == 1
 
 
+def let_reservations_expire(scene: Scene) -> None:
+    for quantity in (30, 40):
+        reservations.reserve(
+            *scene.args, external_id=str(quantity), metric=Metric.llm_tokens_used, quantity=quantity
+        )
+    scene.session.execute(
+        text("UPDATE usage_reservations SET expires_at = now() WHERE team_id = :id"), {"id": scene.setting.id}
+    )
+    assert reservations.mark_unsettled(scene.session, 1_000) == 2
+
+
+def take_back(scene: Scene) -> None:
+    units = [Unit("call", Metric.llm_tokens_used, 42, workspace_id=scene.setting.workspace_id)]
+    usage.append(*scene.args, units)
+    rows = ledger.in_team(*scene.args, LedgerFilter(metric=Metric.llm_tokens_used), Page()).items
+    scene.arranged = corrections.correct(*scene.args, scene.team, rows[0].row.id, reason="twice")
+
+
+def staged(scene: Scene) -> UsageBackfill:
+    """An open set with one unit that the ledger knows and one that it does not."""
+    backfill: UsageBackfill = scene.arrange(
+        UsageBackfill(team_id=scene.setting.id, name="May", reason="late", created_by=scene.setting.owner.id)
+    )
+    events = [UsageEvent(name, Metric.llm_tokens_used, 5) for name in ("known", "new")]
+    usage.report(*scene.args, events[:1])
+    backfills.stage(*scene.args, backfill, events)
+    return backfill
+
+
+def revert(scene: Scene) -> None:
+    backfill = scene.arrange(
+        UsageBackfill(
+            team_id=scene.setting.id,
+            name="May",
+            reason="late",
+            created_by=scene.setting.owner.id,
+            state="applied",
+            applied_at=LONG_AFTER,
+        )
+    )
+    usage.append(
+        *scene.args, [Unit(f"external:{n}", Metric.llm_tokens_used, 1, set_id=backfill.id) for n in range(3)]
+    )
+    backfills.revert(*scene.args, backfill)
+
+
 CASES = [
+    Case(
+        "usage_unsettled",
+        let_reservations_expire,
+        lambda scene: {"team_id": str(scene.setting.id), "count": 2, "quantity": 70},
+        "The system found 2 reservations unsettled, of 70 tokens at most",
+        by=SYSTEM,
+    ),
+    Case(
+        "usage_corrected",
+        take_back,
+        lambda scene: {
+            "usage_ledger_id": str(scene.arranged.row.reverses),
+            "correction_id": str(scene.arranged.row.id),
+            "metric": "llm_tokens_used",
+            "quantity": 42,
+            "reason": "twice",
+            "workspace_id": str(scene.setting.workspace_id),
+        },
+        "Owner took back 42 of llm_tokens_used: twice",
+    ),
+    Case(
+        "usage_backfill_created",
+        lambda scene: backfills.create(*scene.args, name="May", reason="late").id,
+        lambda _: {"name": "May", "reason": "late"},
+        "Owner opened the backfill May: late",
+    ),
+    Case(
+        "usage_backfill_applied",
+        lambda scene: backfills.apply(*scene.args, staged(scene)),
+        lambda scene: {
+            "usage_backfill_id": str(scene.arranged.id),
+            "name": "May",
+            "accepted": 1,
+            "duplicates": 1,
+        },
+        "Owner applied the backfill May: 1 counted, 1 known before",
+    ),
+    Case(
+        "usage_backfill_reverted",
+        revert,
+        lambda scene: {"usage_backfill_id": str(scene.arranged.id), "name": "May", "reversed": 3},
+        "Owner took the backfill May back: 3 rows",
+    ),
     Case(
         "team_updated",
         lambda scene: teams.update(*scene.args, scene.team, name="Art"),
