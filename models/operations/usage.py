@@ -169,7 +169,13 @@ def count(
     row. Raises QuotaExceeded for what a hard limit of the plan does not leave room for.
     """
     units = [
-        Unit(f"{key}:{metric}", metric, quantity, workspace_id=workspace_id)
+        Unit(
+            f"{key}:{metric}",
+            metric,
+            quantity,
+            workspace_id=workspace_id,
+            model=model if metric is Metric.llm_tokens_used else None,
+        )
         for metric, quantity in quantities.items()
         if quantity
     ]

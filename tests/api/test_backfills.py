@@ -1,5 +1,6 @@
 """Backfill sets: nothing counts before they are applied, all of it once, and all of it comes back off."""
 
+from functools import partial
 from typing import Any
 
 import pytest
@@ -32,8 +33,8 @@ def apply(setting: TeamSetting, path: str, by: Person | None = None) -> Answer:
     return (by or setting.owner).post(f"{path}/apply")
 
 
-def revert(setting: TeamSetting, path: str) -> Answer:
-    return setting.owner.post(f"{path}/revert")
+def revert(setting: TeamSetting, path: str, by: Person | None = None) -> Answer:
+    return (by or setting.owner).post(f"{path}/revert")
 
 
 def march(setting: TeamSetting) -> tuple[int, int]:
@@ -102,8 +103,8 @@ def test_applied_or_reverted_by_many_at_once_counts_once(app: Flask, team: TeamS
     path = opened(team)
     assert stage(team, path, *(tokens(1) for _ in range(50))).status_code == 202
     team.member.token = team.owner.token  # at_once calls as the member
-    for verb, total in (("apply", 50), ("revert", 0)):
-        answers = at_once(app, team, lambda person, verb=verb: person.post(f"{path}/{verb}"), 6)
+    for decide, total in ((apply, 50), (revert, 0)):
+        answers = at_once(app, team, partial(decide, team, path), 6)
         assert sorted(answer.status_code for answer in answers) == [200] + [409] * 5
         assert march(team)[0] == total
 

@@ -58,7 +58,7 @@ VALID: dict[str, dict[str, Any]] = {
     "TaskUpdateSchema": {"title": "Write", "prompt": "about tides", "type": "text", "assignee_id": None},
     "TaskClaimSchema": {"lease_s": 60, "types": ["text"]},
     "TaskHeartbeatSchema": {"lease_id": ID, "lease_s": 60},
-    "TaskCompleteSchema": {"lease_id": ID, "result": [1], "llm_tokens_used": 1},
+    "TaskCompleteSchema": {"lease_id": ID, "result": [1], "llm_tokens_used": 1, "model": "large"},
     "TaskFailSchema": {"lease_id": ID, "error": "out of tokens"},
     "ReservationCreateSchema": {
         "external_id": "a",

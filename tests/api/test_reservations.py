@@ -99,7 +99,7 @@ def test_usage_is_of_whoever_reserved(team: TeamSetting) -> None:
 
 
 def test_an_external_id_is_one_reservation_for_ever(app: Flask, team: TeamSetting) -> None:
-    body = {"quantity": 7, "model": "large", "expires_in_s": 60}
+    body: dict[str, Any] = {"quantity": 7, "model": "large", "expires_in_s": 60}
     first = reserve(team, **body)
     again = reserve(team, **body)
     assert (first.status_code, again.status_code) == (201, 200)
