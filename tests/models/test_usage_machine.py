@@ -27,7 +27,7 @@ from sqlalchemy import text
 from uuid_utils.compat import uuid7
 
 from models.database import engine, transaction
-from models.errors import Conflict, QuotaExceeded, Unavailable
+from models.errors import Conflict, Invalid, QuotaExceeded, Unavailable
 from models.operations import backfills, corrections, reservations, usage
 from models.operations.usage import UsageEvent
 from models.queries import backfills as backfill_queries
