@@ -22,16 +22,17 @@ class TextOrNone(Text):
         return NONE_AT_ALL if value == "" else super().deserialize(value, attr, data, **kwargs)
 
 
-class LedgerQuery(DaysQuery):
-    """An empty value of a filter finds the rows that have none of it."""
+EMPTY = {"description": "Given and empty, it finds the rows that have none."}
 
+
+class LedgerQuery(DaysQuery):
     metric = fields.Enum(Metric, by_value=fields.String, load_default=None)
-    user_id = IdOrNone(load_default=None)
-    agent_id = IdOrNone(load_default=None)
-    api_key_id = IdOrNone(load_default=None)
-    workspace_id = IdOrNone(load_default=None)
-    model = TextOrNone(maximum=200, trim=False, load_default=None)
-    part = TextOrNone(maximum=20, load_default=None)
+    user_id = IdOrNone(load_default=None, metadata=EMPTY)
+    agent_id = IdOrNone(load_default=None, metadata=EMPTY)
+    api_key_id = IdOrNone(load_default=None, metadata=EMPTY)
+    workspace_id = IdOrNone(load_default=None, metadata=EMPTY)
+    model = TextOrNone(maximum=200, trim=False, load_default=None, metadata=EMPTY)
+    part = TextOrNone(maximum=20, load_default=None, metadata=EMPTY)
     set_id = fields.UUID(
         load_default=None,
         metadata={
