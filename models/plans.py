@@ -1,7 +1,7 @@
 """The plans, as a price book has them: what each seats, includes and costs. Amounts are minor units of the book's currency."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from fractions import Fraction
@@ -129,12 +129,14 @@ def parse(body: Any) -> Book:
     return Book(body["version"], body["currency"], {plan.name: plan for plan in plans})
 
 
-def _nonsense(body: Any) -> Any:
+def _nonsense(body: Any) -> Iterator[tuple[str, list[str]]]:
     """What a schema can't say."""
     names = [plan["name"] for plan in body["plans"]]
     if len(set(names)) != len(names) or "free" not in names:
         yield "$.plans", ["Each plan once, free among them."]
     for number, plan in enumerate(body["plans"]):
+        if Decimal(plan["base"]) % 1:
+            yield f"$.plans[{number}].base", ["Whole minor units."]
         for metric, terms in plan["metrics"].items():
             ends = [tier["up_to"] for tier in terms.get("price", {}).get("tiers", [])]
             if ends and (ends[-1] is not None or None in ends[:-1] or ends[:-1] != sorted(set(ends[:-1]))):

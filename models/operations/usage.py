@@ -6,14 +6,18 @@ The ledger: usage is written in the transaction of what it counts, under a key t
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from typing import Any, NamedTuple
 from uuid import UUID
 
 from sqlalchemy import text
 from sqlalchemy.orm import Session
+from uuid_utils.compat import uuid7
 
 from models.access.entry import Access
 from models.errors import Invalid, QuotaExceeded
+from models.operations import alerts
+from models.operations.alerts import Alert
 from models.queries import teams
 from models.tables.usage import Metric, TokenPart
 
@@ -22,8 +26,9 @@ EXTERNAL = "external:"
 CLOCK_TOLERANCE = timedelta(seconds=5)
 """How far ahead of ours a reporter's clock may run before `occurred_at` counts as in the future."""
 
-# The pending rows come from what the ledger took in: a key that it knows already adds nothing anywhere. A hard limit is
-# counted with it, and passed is answered, for the transaction to be rolled back; late usage of an earlier month has none.
+# The pending rows come from what the ledger took in: a key that it knows already adds nothing anywhere. Hard limits are counted
+# with it (count_quotas: migrations/versions/20261126_0402_limits.py): where each stood before and stands now is answered, for the
+# transaction to be rolled back if one is passed; late usage of an earlier month has none.
 APPEND = text("""
 WITH taken AS (
   INSERT INTO usage_ledger (team_id, key, metric, quantity, occurred_at, user_id, agent_id, api_key_id, workspace_id, model,
@@ -42,18 +47,11 @@ WITH taken AS (
 ), pending AS (
   INSERT INTO usage_pending (ledger_id, team_id, date, metric, quantity, user_id, agent_id, api_key_id, workspace_id, model, part)
   SELECT id, team_id, date, metric, quantity, user_id, agent_id, api_key_id, workspace_id, model, part FROM taken
-), month AS (
-  SELECT date_trunc('month', now() AT TIME ZONE 'UTC')::date AS begins
-), quotas AS (
-  UPDATE usage_quotas q SET period = month.begins,
-    used = t.quantity + CASE WHEN q.period = month.begins THEN q.used ELSE 0 END
-  FROM month, (SELECT team_id, metric, sum(quantity) AS quantity FROM taken, month
-               WHERE date >= month.begins GROUP BY team_id, metric) AS t
-  WHERE q.team_id = t.team_id AND q.metric = t.metric
-  RETURNING q.team_id, q.metric, q.used - t.quantity AS used, q.maximum, q.used > q.maximum AND t.quantity > 0 AS passed
 )
 SELECT (SELECT count(*) FROM taken),
-       (SELECT jsonb_build_array(metric, used, maximum) FROM quotas WHERE passed ORDER BY team_id, metric LIMIT 1)
+       (SELECT count_quotas(array_agg(team_id), array_agg(metric), array_agg(month), array_agg(quantity))
+        FROM (SELECT team_id, metric, date_trunc('month', date::timestamp)::date AS month, sum(quantity) AS quantity
+              FROM taken GROUP BY 1, 2, 3) AS counted)
 """)
 _SUMS = ", ".join(
     f"coalesce(sum(quantity) FILTER (WHERE metric = '{metric}'), 0) AS {metric}" for metric in Metric
@@ -78,7 +76,10 @@ WITH taken AS (
   SELECT {_WHOSE}, sum(quantity) FROM taken GROUP BY {_WHOSE} ORDER BY {_WHOSE}
   ON CONFLICT ON CONSTRAINT uq_usage_breakdowns_whose DO UPDATE SET quantity = b.quantity + excluded.quantity
 )
-SELECT coalesce(sum(rows), 0) FROM days
+SELECT coalesce(sum(rows), 0),
+       coalesce(array_agg(DISTINCT team_id) FILTER (WHERE is_this_month), '{{}}'),
+       coalesce(array_agg(DISTINCT team_id) FILTER (WHERE is_this_month AND storage_bytes <> 0), '{{}}')
+FROM (SELECT *, date >= date_trunc('month', now() AT TIME ZONE 'UTC')::date AS is_this_month FROM days) AS these
 """)  # noqa: S608  made of constants alone
 # The lowest level that any day closes with, once the batch's changes are added.
 LOWEST_LEVEL = text("""
@@ -91,6 +92,10 @@ SELECT min(level) FROM (
     SELECT * FROM unnest(CAST(:dates AS date[]), CAST(:changes AS bigint[]))
   ) AS changes GROUP BY date
 ) AS levels
+""")
+CALLS_LEFT = text("""
+SELECT maximum, CASE WHEN period >= date_trunc('month', now() AT TIME ZONE 'UTC')::date THEN used ELSE 0 END AS used
+FROM usage_quotas WHERE team_id = :team_id AND metric = 'api_calls'
 """)
 KNOWN = text("SELECT key FROM usage_ledger WHERE team_id = :team_id AND key = ANY(CAST(:keys AS text[]))")
 
@@ -218,8 +223,13 @@ def count_api_calls(session: Session, calls: Mapping[Caller, int], *, batch: str
 
 
 def fold(session: Session, limit: int) -> int:
-    """Folds up to `limit` pending rows into `usage_stats`; how many it took. Safe to repeat, to kill and to run twice at once."""
-    return int(session.execute(FOLD, {"limit": limit}).scalar_one())
+    """
+    Folds up to `limit` pending rows into `usage_stats`, and tells the teams what of their plan is used up by it; how many rows it
+    took. Safe to repeat, to kill and to run twice at once.
+    """
+    rows, team_ids, with_storage = session.execute(FOLD, {"limit": limit}).one()
+    alerts.after_fold(session, team_ids, with_storage)
+    return int(rows)
 
 
 def append(session: Session, access: Access, units: Sequence[Unit]) -> int:
@@ -227,13 +237,46 @@ def append(session: Session, access: Access, units: Sequence[Unit]) -> int:
     if not units:
         return 0
     caller = Caller(access.team_id, access.user_id, access.agent_id, access.api_key_id)
-    taken, passed = session.execute(APPEND, _parameters([(caller, unit) for unit in units])).one()
-    if passed:
-        metric, used, maximum = passed
-        raise QuotaExceeded(
-            metric=metric, used=int(used), limit=int(maximum), resets_at=next_month(datetime.now(UTC))
-        )
+    taken, quotas = session.execute(APPEND, _parameters([(caller, unit) for unit in units])).one()
+    if quotas:
+        _keep_to(session, access.team_id, quotas)
     return int(taken)
+
+
+def take_call(session: Session, access: Access) -> None:
+    """
+    Counts the request as an API call where the plan limits them hard, in the request's own transaction and as the last thing in it;
+    raises QuotaExceeded if none is left, and so all that the request did is undone.
+    """
+    append(session, access, [Unit(f"api:{uuid7()}", Metric.api_calls, 1)])
+
+
+def refuse_call(session: Session, access: Access) -> None:
+    """Raises QuotaExceeded if no API call is left of a hard limit, before anything is done for it."""
+    quota = session.execute(CALLS_LEFT, {"team_id": access.team_id}).one_or_none()
+    if quota is not None and quota.used >= quota.maximum:
+        raise _exceeded(Metric.api_calls, quota.used, quota.maximum)
+
+
+def _keep_to(session: Session, team_id: UUID, quotas: Sequence[tuple[str, int, int, int]]) -> None:
+    """Raises QuotaExceeded for a hard limit that was passed; else tells the thresholds that were reached."""
+    for metric, before, after, maximum in quotas:
+        if maximum < after > before:
+            raise _exceeded(metric, before, maximum)
+    month = datetime.now(UTC).date().replace(day=1)
+    alerts.tell(
+        session,
+        [
+            Alert(team_id, metric, month, threshold, Decimal(after), Decimal(maximum))
+            for metric, before, after, maximum in quotas
+            for threshold in alerts.thresholds_between(before, after, maximum)
+        ],
+    )
+
+
+def _exceeded(metric: str, used: int, limit: int) -> QuotaExceeded:
+    resets_at = None if metric == Metric.storage_bytes else next_month(datetime.now(UTC))
+    return QuotaExceeded(metric=metric, used=int(used), limit=int(limit), resets_at=resets_at)
 
 
 def _parameters(units: Sequence[tuple[Caller, Unit]]) -> dict[str, list[Any]]:

@@ -14,7 +14,7 @@ from models.tables.sessions import UserSession
 from models.tables.tasks import Task
 from models.tables.teams import Team
 from models.tables.tickets import Ticket
-from models.tables.usage import UsageBreakdown, UsageLedger, UsagePending, UsageQuota, UsageStats
+from models.tables.usage import UsageAlert, UsageBreakdown, UsageLedger, UsagePending, UsageQuota, UsageStats
 from models.tables.users import User
 from models.tables.workspaces import DeletedWorkspace, Workspace, WorkspaceMember
 
@@ -43,6 +43,7 @@ __all__ = [
     "Team",
     "TeamMember",
     "Ticket",
+    "UsageAlert",
     "UsageBreakdown",
     "UsageLedger",
     "UsagePending",
