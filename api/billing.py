@@ -6,11 +6,11 @@ from api.blueprint import Blueprint
 from api.pagination import envelope, page_from
 from api.resource import SIGNED_IN, Resource, requires
 from api.schemas.base import PageQuery
-from api.schemas.plans import PlanSchema, plan_view
+from api.schemas.plans import PlanPreviewSchema, PlanQuery, PlanSchema, plan_view, preview_view
 from api.schemas.teams import PlanChoiceSchema, TeamSchema
 from models.access.permissions import Permission
 from models.operations import teams as operations
-from models.queries import plans, teams
+from models.queries import plan_preview, plans, teams
 from models.queries.paging import Slice
 from models.queries.teams import TeamView
 
@@ -40,3 +40,13 @@ class TeamPlan(Resource):
         team = teams.get(self.session, self.access, for_update=True)
         operations.change_plan(self.session, self.access, team, plan=body["plan"])
         return TeamView(team, self.access.role)
+
+
+@blueprint.route("/teams/<uuid:team_id>/plan/preview")
+class TeamPlanPreview(Resource):
+    @requires(Permission.billing_read, past_call_limit=True)
+    @blueprint.query(PlanQuery)
+    @blueprint.shows(PlanPreviewSchema)
+    def get(self, query: dict[str, str]) -> dict[str, Any]:
+        """What this month costs with a change of the plan now, and without, if usage goes on at its average pace."""
+        return preview_view(plan_preview.preview(self.session, self.access, query["plan"]))

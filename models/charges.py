@@ -13,7 +13,7 @@ from decimal import Decimal
 from fractions import Fraction
 from typing import Any
 
-from models.money import Exact, round_half_up, truncated
+from models.money import Exact, round_half_up, shown, truncated
 from models.plans import PackagePrice, Part, Plan, Price, Terms
 from models.tables.usage import Metric
 
@@ -105,7 +105,7 @@ def _lines(segment: Segment, share: Fraction, currency: str) -> Iterator[Line]:
             quantity=share,
             unit="months",
             cost=Fraction(segment.plan.base) * share,
-            details=common | {"price": str(segment.plan.base)},
+            details=common | {"price": shown(segment.plan.base)},
         )
     for metric in Metric:
         used = Fraction(segment.usage.get(metric, 0))
@@ -130,8 +130,8 @@ def _beyond(terms: Terms | None, share: Fraction, used: Fraction) -> tuple[Fract
     over = max(used - included, Fraction(0))
     parts = terms.price.parts(over) if terms.price else []
     details = {
-        "included": str(truncated(included)),
-        "charged": str(truncated(over)) if parts else "0",
+        "included": shown(included),
+        "charged": shown(over) if parts else "0",
         "price": _described(terms.price, parts) if terms.price else None,
     }
     return sum((part.amount for part in parts), Fraction(0)), details
@@ -142,10 +142,10 @@ def _described(price: Price, parts: Sequence[Part]) -> dict[str, Any]:
     size = {"size": price.size} if isinstance(price, PackagePrice) else {}
     charged = [
         {
-            "quantity": str(truncated(part.quantity)),
-            "unit_amount": str(part.unit_amount),
-            "flat_amount": str(part.flat_amount),
-            "amount": str(truncated(part.amount)),
+            "quantity": shown(part.quantity),
+            "unit_amount": shown(part.unit_amount),
+            "flat_amount": shown(part.flat_amount),
+            "amount": shown(part.amount),
         }
         for part in parts
     ]

@@ -28,3 +28,8 @@ def truncated(number: Exact) -> Decimal:
     while places and scaled % 10 == 0:
         scaled, places = scaled // 10, places - 1
     return Decimal(f"{'-' if exact < 0 and scaled else ''}{scaled}E-{places}")
+
+
+def shown(number: Exact) -> str:
+    """The number, `truncated`, in plain decimal digits."""
+    return f"{truncated(number):f}"

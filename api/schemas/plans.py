@@ -1,10 +1,11 @@
 from typing import Any
 
-from marshmallow import fields
+from marshmallow import fields, validate
 
-from api.schemas.base import Schema
+from api.schemas.base import Schema, Time
 from models.charges import UNITS
-from models.plans import Book, PackagePrice, Plan, Price
+from models.plans import PLANS, Book, PackagePrice, Plan, Price
+from models.queries.plan_preview import Outcome, Preview
 from models.tables.usage import Metric
 
 
@@ -34,7 +35,6 @@ class PriceSchema(Schema):
 
 
 class TermsSchema(Schema):
-    metric = fields.String()
     unit = fields.String(metadata={"description": "Of storage GB-months: 10^9 bytes kept for the month."})
     included = fields.Integer(metadata={"description": "A month."})
     limit = fields.String(
@@ -49,7 +49,79 @@ class PlanSchema(Schema):
     name = fields.String()
     max_members = fields.Integer()
     base = fields.Nested(MoneySchema, metadata={"description": "A month."})
-    metrics = fields.List(fields.Nested(TermsSchema))
+    metrics = fields.Dict(
+        keys=fields.String(),
+        values=fields.Nested(TermsSchema),
+        metadata={"description": "By name; what is not there is free."},
+    )
+
+
+class PlanQuery(Schema):
+    plan = fields.String(required=True, validate=validate.OneOf(list(PLANS)))
+
+
+class ChargeSchema(Schema):
+    description = fields.String()
+    metric = fields.String(allow_none=True)
+    quantity = fields.String(metadata={"description": "An exact decimal."})
+    unit = fields.String()
+    amount = fields.Nested(MoneySchema)
+
+
+class OutcomeSchema(Schema):
+    total = fields.Nested(MoneySchema)
+    lines = fields.List(fields.Nested(ChargeSchema))
+
+
+class SeatsSchema(Schema):
+    used = fields.Integer(metadata={"description": "By members and pending invitations."})
+    limit = fields.Integer()
+    fits = fields.Boolean(metadata={"description": "If not, the change would be refused."})
+
+
+class PlanPreviewSchema(Schema):
+    month = fields.Date(metadata={"description": "Its first day, UTC."})
+    from_plan = fields.String()
+    to_plan = fields.String()
+    at = Time(metadata={"description": "When the change would take place: now."})
+    seats = fields.Nested(SeatsSchema)
+    staying = fields.Nested(OutcomeSchema, metadata={"description": "What the month costs without a change."})
+    changing = fields.Nested(OutcomeSchema, metadata={"description": "What it costs with the change."})
+    difference = fields.Nested(
+        MoneySchema, metadata={"description": "Negative where the change saves money."}
+    )
+
+
+def preview_view(preview: Preview) -> dict[str, Any]:
+    """What `PlanPreviewSchema` shows."""
+
+    def money(amount: int) -> dict[str, Any]:
+        return {"amount": amount, "currency": preview.currency}
+
+    def outcome(of: Outcome) -> dict[str, Any]:
+        lines = [
+            {
+                "description": line.description,
+                "metric": line.metric,
+                "quantity": f"{line.quantity:f}",
+                "unit": line.unit,
+                "amount": money(line.amount),
+            }
+            for line in of.lines
+        ]
+        return {"total": money(of.total), "lines": lines}
+
+    limit = preview.wanted.max_members
+    return {
+        "month": preview.month,
+        "from_plan": preview.current.name,
+        "to_plan": preview.wanted.name,
+        "at": preview.at,
+        "seats": {"used": preview.seats_taken, "limit": limit, "fits": preview.seats_taken <= limit},
+        "staying": outcome(preview.staying),
+        "changing": outcome(preview.changing),
+        "difference": money(preview.changing.total - preview.staying.total),
+    }
 
 
 def plan_view(plan: Plan, book: Book) -> dict[str, Any]:
@@ -58,9 +130,8 @@ def plan_view(plan: Plan, book: Book) -> dict[str, Any]:
         "name": plan.name,
         "max_members": plan.max_members,
         "base": {"amount": int(plan.base), "currency": book.currency},
-        "metrics": [
-            {
-                "metric": metric.value,
+        "metrics": {
+            metric.value: {
                 "unit": UNITS[metric],
                 "included": terms.included,
                 "limit": "hard" if terms.is_hard else "soft",
@@ -68,7 +139,7 @@ def plan_view(plan: Plan, book: Book) -> dict[str, Any]:
             }
             for metric in Metric
             if (terms := plan.metrics.get(metric))
-        ],
+        },
     }
 
 

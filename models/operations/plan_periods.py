@@ -20,11 +20,12 @@ VALUES (:team_id, :plan, :price_book, coalesce((SELECT ends_at FROM ended), now(
 SET_QUOTAS = text("SELECT set_quotas(:team_id, CAST(:metrics AS text[]), CAST(:maxima AS numeric[]))")
 
 
-def begin(session: Session, team: Team, plan: Plan, book: Book) -> None:
+def begin(session: Session, team: Team, book: Book) -> None:
     """
-    The plan begins, at the prices of its book, and whatever the team was on ends; so do its hard limits, each with what this month
-    used so far. The caller has locked the team, and locks nothing of it after that: whoever counts usage waits.
+    The team's present plan begins, at the prices of the book, and whatever it was on ends; so do its hard limits, each with what
+    this month used so far. The caller has locked the team, and locks nothing more after this: whoever counts usage waits.
     """
+    plan = book.plans[team.plan]
     session.execute(BEGIN, {"team_id": team.id, "plan": plan.name, "price_book": book.version})
     maxima = hard_limits(plan)
     session.execute(

@@ -87,7 +87,7 @@ def _move(session: Session, team: Team, book: Book, previous: int) -> None:
     plan = book.plans[team.plan]
     refuse_without_seats(session, team, plan)
     apply_changes(session, team, {"max_members": plan.max_members})
-    plan_periods.begin(session, team, plan, book)
+    plan_periods.begin(session, team, book)
     record(
         session,
         System(team.id),

@@ -41,7 +41,7 @@ def create(session: Session, actor: Actor, *, name: str) -> Team:
     session.flush()  # the rows below refer to it
     seat(session, team, users.get(session, actor.user_id), ADMIN)
     session.add(ActivityHead(team_id=team.id, seq=0))
-    plan_periods.begin(session, team, plan, book)
+    plan_periods.begin(session, team, book)
     session.flush()  # before the event, so that a drain finds the head it numbers from
     record(session, enter_new_team(actor, team.id, ADMIN), TeamCreated(team_id=team.id, name=team.name))
     return team
@@ -135,7 +135,7 @@ def change_plan(session: Session, access: Access, team: Team, *, plan: str) -> N
     refuse_without_seats(session, team, wanted)
     previous = team.plan
     apply_changes(session, team, {"plan": wanted.name, "max_members": wanted.max_members})
-    plan_periods.begin(session, team, wanted, book)
+    plan_periods.begin(session, team, book)
     record(
         session,
         access,

@@ -1,7 +1,6 @@
 """The price books that are loaded, and the plans of the newest: what a team gets that chooses one now."""
 
 from typing import NamedTuple
-from uuid import UUID
 
 from sqlalchemy import select, text
 from sqlalchemy.orm import Session
@@ -11,6 +10,7 @@ from models.plans import Book, Plan, parse
 from models.queries.paging import Page, Slice, bad_cursor
 from models.tables import PriceBook
 
+THIS_MONTH = text("SELECT date_trunc('month', now() AT TIME ZONE 'UTC')::date")
 NEWEST = text("SELECT version, sha256 FROM price_books ORDER BY version DESC LIMIT 1")
 _parsed: dict[str, Book] = {}
 """By the hash of what they say; a book that is loaded never changes."""
@@ -44,19 +44,6 @@ def book(session: Session, version: int) -> Book:
     if sha256 is None:
         raise NotFound("price book")
     return _book(session, version, sha256)
-
-
-def plan_of(session: Session, team_id: UUID) -> tuple[Plan, Book]:
-    """The plan that the team is on, at the prices of the book that it began under, and that book."""
-    row = session.execute(
-        text(
-            "SELECT p.plan, b.version, b.sha256 FROM plan_periods p JOIN price_books b ON b.version = p.price_book "
-            "WHERE p.team_id = :team_id AND p.ends_at IS NULL"
-        ),
-        {"team_id": team_id},
-    ).one()
-    of = _book(session, row.version, row.sha256)
-    return of.plans[row.plan], of
 
 
 def loaded(session: Session) -> list[LoadedBook]:
