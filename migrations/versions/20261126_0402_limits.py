@@ -95,15 +95,10 @@ def upgrade() -> None:
         ),
         sa.PrimaryKeyConstraint("team_id", "metric", "period", "threshold", name=op.f("pk_usage_alerts")),
     )
-    op.add_column("mails", sa.Column("team_id", sa.Uuid(), nullable=True))
     op.add_column(
         "mails",
         sa.Column("details", postgresql.JSONB(none_as_null=True, astext_type=sa.Text()), nullable=True),
     )
-    op.create_foreign_key(
-        op.f("fk_mails_team_id_teams"), "mails", "teams", ["team_id"], ["id"], ondelete="CASCADE"
-    )
-    op.create_index(op.f("ix_mails_team_id"), "mails", ["team_id"], unique=False)
     # Several statements, which the driver's extended protocol refuses.
     op.get_bind().connection.driver_connection.execute(FUNCTIONS.encode())  # type: ignore[union-attr]
 
@@ -112,9 +107,6 @@ def downgrade() -> None:
     op.execute("DROP FUNCTION set_quotas(uuid, text[], numeric[])")
     op.execute("DROP FUNCTION count_quotas(uuid[], text[], date[], numeric[])")
     op.execute("DROP FUNCTION quota_bucket(uuid)")
-    op.drop_index(op.f("ix_mails_team_id"), table_name="mails")
-    op.execute("DELETE FROM mails WHERE team_id IS NOT NULL")  # their kind is not known any more
-    op.drop_constraint(op.f("fk_mails_team_id_teams"), "mails", type_="foreignkey")
+    op.execute("DELETE FROM mails WHERE kind = 'usage_alert'")  # which is not known any more
     op.drop_column("mails", "details")
-    op.drop_column("mails", "team_id")
     op.drop_table("usage_alerts")

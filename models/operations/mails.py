@@ -43,8 +43,8 @@ LONGEST_ERROR = 500
 
 # The owner, and whoever else may see the bill.
 ENQUEUE_USAGE_ALERT = text("""
-INSERT INTO mails (id, kind, user_id, team_id, details)
-SELECT uuid7(), :kind, m.user_id, m.team_id, CAST(:details AS jsonb)
+INSERT INTO mails (id, kind, user_id, details)
+SELECT uuid7(), :kind, m.user_id, CAST(:details AS jsonb)
 FROM team_members m JOIN teams t ON t.id = m.team_id
 WHERE m.team_id = :team_id AND m.suspended_at IS NULL AND (m.user_id = t.owner_id OR EXISTS (
   SELECT FROM permissions p WHERE p.role = m.role AND p.allowed AND p.resource = 'billing' AND p.action = 'read'
@@ -90,8 +90,8 @@ def enqueue_invitation(session: Session, invitation: Invitation) -> None:
 
 def enqueue_usage_alert(session: Session, team_id: UUID, **details: str | int) -> None:
     """A mail each to those who may see the team's bill, unless they have left by the time it would be sent."""
-    parameters = {"kind": USAGE_ALERT, "team_id": team_id, "details": json_text.dumps(details)}
-    session.execute(ENQUEUE_USAGE_ALERT, parameters)
+    about = json_text.dumps({"team_id": team_id, **details})
+    session.execute(ENQUEUE_USAGE_ALERT, {"kind": USAGE_ALERT, "team_id": team_id, "details": about})
 
 
 def delay_after(attempts: int) -> timedelta:
@@ -202,12 +202,13 @@ def _invitation(session: Session, mail: Mail) -> Letter | None:
 
 def _usage_alert(session: Session, mail: Mail) -> Letter | None:
     """Nothing for who has left, or of a team that is deleted."""
+    details: dict[str, Any] = mail.details or {}
     found = session.execute(
         select(User.email, Team.name)
         .join(TeamMember, (TeamMember.user_id == User.id) & TeamMember.suspended_at.is_(None))
         .join(Team, (Team.id == TeamMember.team_id) & Team.deleted_at.is_(None))
-        .where(User.id == mail.user_id, Team.id == mail.team_id)
+        .where(User.id == mail.user_id, Team.id == UUID(details["team_id"]))
     ).one_or_none()
     if found is None:
         return None
-    return Letter(mail.id, mail.kind, to=found.email, team=found.name, details=mail.details or {})
+    return Letter(mail.id, mail.kind, to=found.email, team=found.name, details=details)

@@ -76,12 +76,12 @@ def _rest(segments: Sequence[Segment], now: datetime) -> dict[str, Fraction]:
     if not elapsed:
         return {}
     return {
-        metric: sum((Fraction(segment.usage.get(metric, 0)) for segment in segments), Fraction(0))
+        metric.value: sum((Fraction(segment.usage.get(metric, 0)) for segment in segments), Fraction(0))
         * Fraction(ahead, elapsed)
         for metric in Metric
     }
 
 
 def _and_on(segment: Segment, until: datetime, rest: dict[str, Fraction]) -> Segment:
-    usage = {metric: Fraction(segment.usage.get(metric, 0)) + rest.get(metric, 0) for metric in Metric}
+    usage = {metric.value: Fraction(segment.usage.get(metric, 0)) + rest.get(metric, 0) for metric in Metric}
     return Segment(segment.plan, segment.starts_at, until, usage)

@@ -24,10 +24,8 @@ class Mail(Base):
     invitation_id: Mapped[UUID | None] = mapped_column(
         ForeignKey("invitations.id", ondelete="CASCADE"), index=True
     )
-    team_id: Mapped[UUID | None] = mapped_column(ForeignKey("teams.id", ondelete="CASCADE"), index=True)
-    """Whose matter it is, for a mail to a member who may see that."""
     details: Mapped[Json | None]
-    """What it is about, where nothing else knows: numbers and names of ours."""
+    """What it is about, where nothing else knows: numbers, and names and ids of ours."""
     due_at: Mapped[Created]
     attempts: Mapped[int] = mapped_column(server_default="0")
     error: Mapped[str | None]

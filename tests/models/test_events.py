@@ -10,6 +10,7 @@ import pytest
 from flask import Flask
 from sqlalchemy import text
 from sqlalchemy.orm import Session
+from uuid_utils.compat import uuid7
 
 from models.access.actor import Actor, Origin
 from models.access.credentials import Credential, hash_secret
@@ -19,7 +20,18 @@ from models.errors import Conflict, DomainError, Invalid
 from models.events import catalogue
 from models.events.catalogue import CATALOGUE, Event
 from models.events.record import EVENTS_RECORDED
-from models.operations import agents, api_keys, invitations, members, roles, tasks, teams, workspaces
+from models.operations import (
+    agents,
+    api_keys,
+    invitations,
+    members,
+    price_books,
+    roles,
+    tasks,
+    teams,
+    usage,
+    workspaces,
+)
 from models.queries import activity as log
 from models.queries import members as member_queries
 from models.queries import roles as role_queries
@@ -41,7 +53,9 @@ from models.tables import (
     Workspace,
     WorkspaceMember,
 )
-from tests.factories import Person, TeamSetting, drain, make_person
+from models.tables.usage import Metric
+from tests.books import REISSUE, load_reissue
+from tests.factories import Person, TeamSetting, drain, execute, fold, make_person
 
 ORIGIN = Origin("192.0.2.1", "a test", "the-request")
 LONG_AFTER = datetime(2099, 1, 1, tzinfo=UTC)
@@ -257,6 +271,13 @@ def let_a_lease_run_out(scene: Scene) -> None:
     assert tasks.return_expired(scene.session, 1_000) == 1
 
 
+def use_half_of_the_tokens(scene: Scene) -> None:
+    half = usage.UsageEvent(uuid7().hex, Metric.llm_tokens_used, 25_000_001)
+    usage.report(*scene.args, [half])
+    while usage.fold(scene.session, 5_000):
+        pass
+
+
 CASES = [
     Case(
         "team_updated",
@@ -291,6 +312,33 @@ CASES = [
             "max_members": 100_000,
         },
         "Owner changed the plan from pro to enterprise",
+    ),
+    Case(
+        "price_book_changed",
+        lambda scene: price_books.move(scene.session, scene.setting.id, REISSUE) and None,
+        lambda scene: {
+            **scene.said_of_the_team,
+            "plan": "pro",
+            "from_version": 1,
+            "to_version": REISSUE,
+            "max_members": 50,
+        },
+        f"The system moved the pro plan to version {REISSUE} of the price book",
+        by=SYSTEM,
+    ),
+    Case(
+        "usage_limit_reached",
+        use_half_of_the_tokens,
+        lambda scene: {
+            "team_id": str(scene.setting.id),
+            "metric": "llm_tokens_used",
+            "threshold": 50,
+            "used": 25_000_001,
+            "included": 50_000_000,
+            "period": datetime.now(UTC).date().replace(day=1).isoformat(),
+        },
+        "The system noticed that llm_tokens_used reached 50 percent of what the plan includes",
+        by=SYSTEM,
     ),
     Case(
         "member_added",
@@ -564,8 +612,11 @@ ELSEWHERE = {"team_created"}  # there is no team yet to set a scene in
 def scene_by(app: Flask, team: TeamSetting) -> Callable[[Session, str], Scene]:
     task_id = UUID(team.task(title="Write")["id"])
     newcomer = make_person(app, "Newcomer")
+    load_reissue()
+    execute("UPDATE plan_periods SET price_book = 1 WHERE team_id = :id", id=team.id)
     with transaction() as session:
         tasks.return_expired(session, 1_000)  # whatever other tests left
+    fold()
     drain()
 
     def set_scene(session: Session, by: str) -> Scene:
