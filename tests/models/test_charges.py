@@ -35,7 +35,7 @@ def of(lines: Sequence[Line], metric: str | None) -> list[Line]:
 @pytest.mark.parametrize("month", [date(2026, 2, 1), date(2028, 2, 1), date(2026, 4, 1), date(2026, 12, 1)])
 def test_a_whole_month_costs_its_plan_and_what_is_beyond_it(month: date) -> None:
     begins, ends = bounds(month)
-    usage = {
+    usage: dict[str, Exact] = {
         Metric.llm_tokens_used: Decimal(550_000_000),
         Metric.api_calls: Decimal(5_000_000),
         Metric.storage_bytes: Decimal("51.25"),
