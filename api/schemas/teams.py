@@ -44,8 +44,3 @@ class TransferSchema(Schema):
 
 class PlanChoiceSchema(Schema):
     plan = fields.String(required=True, validate=validate.OneOf(list(PLANS)))
-
-
-class PlanSchema(Schema):
-    name = fields.String()
-    max_members = fields.Integer()

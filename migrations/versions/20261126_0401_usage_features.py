@@ -29,7 +29,6 @@ def upgrade() -> None:
         sa.Column("ended_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("tokens", postgresql.JSONB(none_as_null=True, astext_type=sa.Text()), nullable=True),
         sa.Column("settled_model", sa.String(length=200), nullable=True),
-        sa.Column("held_of", sa.DateTime(timezone=True), nullable=True),
         sa.Column("team_id", sa.Uuid(), nullable=False),
         sa.CheckConstraint("metric = 'llm_tokens_used'", name=op.f("ck_usage_reservations_metric")),
         sa.CheckConstraint("quantity > 0", name=op.f("ck_usage_reservations_quantity")),
@@ -115,10 +114,6 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("backfill_id", "external_id", name=op.f("pk_usage_backfill_events")),
     )
     op.create_index("ix_usage_backfill_events_team_id", "usage_backfill_events", ["team_id"])
-    op.add_column(
-        "usage_quotas",
-        sa.Column("created_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
-    )
     op.create_index(
         "ix_usage_ledger_storage",
         "usage_ledger",
@@ -130,7 +125,6 @@ def upgrade() -> None:
 
 def downgrade() -> None:
     op.drop_index("ix_usage_ledger_storage", table_name="usage_ledger")
-    op.drop_column("usage_quotas", "created_at")
     op.drop_table("usage_backfill_events")
     op.drop_table("usage_backfills")
     op.drop_table("usage_reservations")

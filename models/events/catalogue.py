@@ -10,7 +10,7 @@ in a payload by id alone (models/tables/activity.py says why); their names are j
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields
-from datetime import datetime
+from datetime import date, datetime
 from typing import Any, ClassVar, TypeVar, dataclass_transform
 from uuid import UUID
 
@@ -100,6 +100,33 @@ class PlanChanged(TeamEvent):
     from_plan: str
     to_plan: str
     max_members: int
+
+
+@event(
+    "price_book_changed", "team", "{actor} moved the {plan} plan to version {to_version} of the price book"
+)
+class PriceBookChanged(TeamEvent):
+    plan: str
+    from_version: int
+    to_version: int
+    max_members: int
+
+
+@event(
+    "usage_limit_reached",
+    "team",
+    "{actor} noticed that {metric} reached {threshold} percent of what the plan includes",
+)
+class UsageLimitReached(Event):
+    team_id: UUID
+    metric: str
+    threshold: int
+    """Percent: 50, 80, 100 or 120."""
+    used: int
+    included: int
+    """Of storage in bytes, like `used`."""
+    period: date
+    """The month's first day (UTC)."""
 
 
 @dataclass(frozen=True, slots=True)

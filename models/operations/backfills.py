@@ -106,7 +106,8 @@ def apply(session: Session, access: Access, backfill: UsageBackfill) -> None:
     _expect(backfill, OPEN)
     _check_storage(session, backfill, 1)
     events = backfills.view(session, backfill).events
-    accepted, _ = session.execute(APPLY, _of(backfill)).one()
+    accepted, quotas = session.execute(APPLY, _of(backfill)).one()
+    usage.keep_to(session, backfill.team_id, quotas or [], limited=False)
     backfill.state, backfill.applied_at = APPLIED, func.now()
     session.flush()
     record(

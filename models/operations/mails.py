@@ -6,18 +6,20 @@ Sending is three steps, for nothing leaves the process inside a transaction: `cl
 off, the worker sends, `sent` deletes the row. A crash between them sends the mail again later, with a new token: never none.
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import delete, func, select
+from sqlalchemy import delete, func, select, text
 from sqlalchemy.orm import Session
 
+from models import json_text
 from models.access.credentials import hash_secret, new_token
 from models.operations import mailed_tokens
 from models.queries import invitations
-from models.tables import Invitation, Mail, MailedToken, Team, User
+from models.tables import Invitation, Mail, MailedToken, Team, TeamMember, User
 from models.tables.accounts import RESET_PASSWORD, VERIFY_EMAIL
 from models.tables.invitations import PENDING
 
@@ -27,6 +29,7 @@ INVITATION_PREFIX = "ahi_"
 PASSWORD_CHANGED = "password_changed"  # noqa: S105
 TWO_FACTOR_ENABLED, TWO_FACTOR_DISABLED = "two_factor_enabled", "two_factor_disabled"
 RECOVERY_CODE_USED = "recovery_code_used"
+USAGE_ALERT = "usage_alert"
 
 FIRST_DELAY, LONGEST_DELAY = timedelta(minutes=1), timedelta(hours=2)
 """Longer than a try can take (workers/mailers.py), so that nobody claims a mail that is just being sent."""
@@ -36,6 +39,17 @@ MAXIMUM_TOKENS_PER_HOUR = 5
 """So many mails of one purpose a person gets in an hour, whoever asks: nobody's mailbox is flooded from here."""
 FAILED_KEPT_FOR = timedelta(days=30)
 LONGEST_ERROR = 500
+
+
+# The owner, and whoever else may see the bill.
+ENQUEUE_USAGE_ALERT = text("""
+INSERT INTO mails (id, kind, user_id, details)
+SELECT uuid7(), :kind, m.user_id, CAST(:details AS jsonb)
+FROM team_members m JOIN teams t ON t.id = m.team_id
+WHERE m.team_id = :team_id AND m.suspended_at IS NULL AND (m.user_id = t.owner_id OR EXISTS (
+  SELECT FROM permissions p WHERE p.role = m.role AND p.allowed AND p.resource = 'billing' AND p.action = 'read'
+    AND (p.team_id IS NULL OR p.team_id = m.team_id)))
+""")
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +63,7 @@ class Letter:
     team: str = ""
     inviter: str = ""
     role: str = ""
+    details: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +86,12 @@ def enqueue_reset(session: Session, email_normalized: str) -> None:
 def enqueue_invitation(session: Session, invitation: Invitation) -> None:
     """A mail to the invited address, unless the invitation has ended by the time it would be sent."""
     session.add(Mail(kind=INVITATION, invitation_id=invitation.id))
+
+
+def enqueue_usage_alert(session: Session, team_id: UUID, **details: str | int) -> None:
+    """A mail each to those who may see the team's bill, unless they have left by the time it would be sent."""
+    about = json_text.dumps({"team_id": team_id, **details})
+    session.execute(ENQUEUE_USAGE_ALERT, {"kind": USAGE_ALERT, "team_id": team_id, "details": about})
 
 
 def delay_after(attempts: int) -> timedelta:
@@ -127,6 +148,8 @@ def expire(session: Session) -> None:
 def _letter(session: Session, mail: Mail) -> Letter | None:
     if mail.kind == INVITATION:
         return _invitation(session, mail)
+    if mail.kind == USAGE_ALERT:
+        return _usage_alert(session, mail)
     user = _recipient(session, mail)
     if user is None or (mail.kind == VERIFY_EMAIL and user.email_verified_at is not None):
         return None
@@ -175,3 +198,17 @@ def _invitation(session: Session, mail: Mail) -> Letter | None:
         inviter=inviter.name,
         role=invitation.role,
     )
+
+
+def _usage_alert(session: Session, mail: Mail) -> Letter | None:
+    """Nothing for who has left, or of a team that is deleted."""
+    details: dict[str, Any] = mail.details or {}
+    found = session.execute(
+        select(User.email, Team.name)
+        .join(TeamMember, (TeamMember.user_id == User.id) & TeamMember.suspended_at.is_(None))
+        .join(Team, (Team.id == TeamMember.team_id) & Team.deleted_at.is_(None))
+        .where(User.id == mail.user_id, Team.id == UUID(details["team_id"]))
+    ).one_or_none()
+    if found is None:
+        return None
+    return Letter(mail.id, mail.kind, to=found.email, team=found.name, details=details)

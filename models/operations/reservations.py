@@ -35,17 +35,10 @@ EXPIRES_IN_S = 600
 """Unless another time is asked for."""
 LONGEST_S = 86_400
 
+# Beside what the ledger says: see set_quotas (migrations/versions/20261126_0402_limits.py), which counts both anew.
 HOLD = text("""
-UPDATE usage_quotas q SET period = month.begins,
-  used = CAST(:quantity AS numeric) + CASE WHEN q.period = month.begins THEN q.used ELSE 0 END
-FROM (SELECT date_trunc('month', now() AT TIME ZONE 'UTC')::date AS begins) AS month
-WHERE q.team_id = :team_id AND q.metric = :metric AND q.period <= month.begins
-RETURNING q.created_at, q.used - CAST(:quantity AS numeric) AS used, q.maximum, q.used > q.maximum AS passed
-""")
-LET_GO = text("""
-UPDATE usage_quotas SET used = used - CAST(:quantity AS numeric)
-WHERE team_id = :team_id AND metric = :metric AND created_at = :held_of
-  AND period = date_trunc('month', CAST(:created_at AS timestamptz) AT TIME ZONE 'UTC')::date
+SELECT count_quotas(ARRAY[CAST(:team_id AS uuid)], ARRAY[CAST(:metric AS text)],
+  ARRAY[date_trunc('month', CAST(:created_at AS timestamptz) AT TIME ZONE 'UTC')::date], ARRAY[CAST(:quantity AS numeric)])
 """)
 FIND_EXPIRED = text("""
 WITH due AS (
@@ -183,22 +176,19 @@ def _place(session: Session, access: Access, workspace_id: UUID | None, task_id:
     return task.workspace_id
 
 
-def _hold(session: Session, reservation: UsageReservation) -> None:
-    """Counts it against the hard limit, if there is one; raises QuotaExceeded if that leaves no room."""
-    held = session.execute(
+def _hold(session: Session, reservation: UsageReservation, *, give_back: bool = False) -> None:
+    """Counts it against the hard limit, if there is one, or gives back what that counted; QuotaExceeded if there is no room."""
+    quotas = session.scalar(
         HOLD,
         {
             "team_id": reservation.team_id,
             "metric": reservation.metric,
-            "quantity": reservation.quantity,
+            "created_at": reservation.created_at,
+            "quantity": -reservation.quantity if give_back else reservation.quantity,
         },
-    ).one_or_none()
-    if held is None:
-        return
-    if held.passed:
-        raise usage.quota_exceeded(reservation.metric, held.used, held.maximum)
-    reservation.held_of = held.created_at
-    session.flush()
+    )
+    if quotas:
+        usage.keep_to(session, reservation.team_id, quotas)
 
 
 def _end(session: Session, reservation: UsageReservation, state: str, **values: Any) -> None:
@@ -208,19 +198,9 @@ def _end(session: Session, reservation: UsageReservation, state: str, **values: 
             f"This reservation is {reservation.state} already; report what was used beside it as usage.",
             reservation_state=reservation.state,
         )
-    if reservation.held_of is not None:
-        session.execute(
-            LET_GO,
-            {
-                "team_id": reservation.team_id,
-                "metric": reservation.metric,
-                "quantity": reservation.quantity,
-                "held_of": reservation.held_of,
-                "created_at": reservation.created_at,
-            },
-        )
     reservation.state = state
     for name, value in values.items():
         setattr(reservation, name, value)
     reservation.ended_at = func.now()
     session.flush()
+    _hold(session, reservation, give_back=True)

@@ -7,14 +7,18 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
 from typing import Any, NamedTuple
 from uuid import UUID
 
 from sqlalchemy import TextClause, text
 from sqlalchemy.orm import Session
+from uuid_utils.compat import uuid7
 
 from models.access.entry import Access
 from models.errors import Invalid, QuotaExceeded
+from models.operations import alerts
+from models.operations.alerts import Alert
 from models.queries import teams, workspaces
 from models.queries.ledger import EXTERNAL
 from models.tables.usage import Metric, TokenPart
@@ -35,11 +39,11 @@ def appending(source: str) -> TextClause:
     """
     The statement that takes into the ledger what `source` selects: team_id, key, metric, quantity, occurred_at (NULL: now),
     user_id, agent_id, api_key_id, workspace_id, model, part, reverses, reason and set_id. It answers how many rows it took,
-    and of the first hard limit that they pass its metric, what was used before and the maximum, or NULL.
+    and of every hard limit that counts them its metric, where it stood before, where it stands now, and its maximum; or NULL.
     """
-    # The pending rows come from what the ledger took in: a key that it knows already adds nothing anywhere. A hard limit is
-    # counted with it, and passed is answered, for the transaction to be rolled back; late usage of an earlier month has none.
-    # The limit's month never goes back: who began before the turn and waited for the row counts in none.
+    # The pending rows come from what the ledger took in: a key that it knows already adds nothing anywhere. Hard limits are
+    # counted with it (count_quotas: migrations/versions/20261126_0402_limits.py), for the transaction to be rolled back if one is
+    # passed; late usage of an earlier month has none.
     return text(f"""
 WITH taken AS (
   INSERT INTO usage_ledger (team_id, key, metric, quantity, occurred_at, user_id, agent_id, api_key_id, workspace_id, model,
@@ -54,18 +58,11 @@ WITH taken AS (
 ), pending AS (
   INSERT INTO usage_pending (ledger_id, team_id, date, metric, quantity, user_id, agent_id, api_key_id, workspace_id, model, part)
   SELECT id, team_id, date, metric, quantity, user_id, agent_id, api_key_id, workspace_id, model, part FROM taken
-), month AS (
-  SELECT date_trunc('month', now() AT TIME ZONE 'UTC')::date AS begins
-), quotas AS (
-  UPDATE usage_quotas q SET period = month.begins,
-    used = t.quantity + CASE WHEN q.period = month.begins THEN q.used ELSE 0 END
-  FROM month, (SELECT team_id, metric, sum(quantity) AS quantity FROM taken, month
-               WHERE date >= month.begins GROUP BY team_id, metric) AS t
-  WHERE q.team_id = t.team_id AND q.metric = t.metric AND q.period <= month.begins
-  RETURNING q.team_id, q.metric, q.used - t.quantity AS used, q.maximum, q.used > q.maximum AND t.quantity > 0 AS passed
 )
 SELECT (SELECT count(*) FROM taken),
-       (SELECT jsonb_build_array(metric, used, maximum) FROM quotas WHERE passed ORDER BY team_id, metric LIMIT 1)
+       (SELECT count_quotas(array_agg(team_id), array_agg(metric), array_agg(month), array_agg(quantity))
+        FROM (SELECT team_id, metric, date_trunc('month', date::timestamp)::date AS month, sum(quantity) AS quantity
+              FROM taken GROUP BY 1, 2, 3) AS counted)
 """)  # noqa: S608  `source` is a constant of ours
 
 
@@ -93,7 +90,10 @@ WITH taken AS (
   SELECT {_WHOSE}, sum(quantity) FROM taken GROUP BY {_WHOSE} ORDER BY {_WHOSE}
   ON CONFLICT ON CONSTRAINT uq_usage_breakdowns_whose DO UPDATE SET quantity = b.quantity + excluded.quantity
 )
-SELECT coalesce(sum(rows), 0) FROM days
+SELECT coalesce(sum(rows), 0),
+       coalesce(array_agg(DISTINCT team_id) FILTER (WHERE is_this_month), '{{}}'),
+       coalesce(array_agg(DISTINCT team_id) FILTER (WHERE is_this_month AND storage_bytes <> 0), '{{}}')
+FROM (SELECT *, date >= date_trunc('month', now() AT TIME ZONE 'UTC')::date AS is_this_month FROM days) AS these
 """)  # noqa: S608  made of constants alone
 # The lowest level that any day closes with, once the batch's changes are added.
 LOWEST_LEVEL = text("""
@@ -106,6 +106,10 @@ SELECT min(level) FROM (
     SELECT * FROM unnest(CAST(:dates AS date[]), CAST(:changes AS numeric[]))
   ) AS changes GROUP BY date
 ) AS levels
+""")
+CALLS_LEFT = text("""
+SELECT maximum, CASE WHEN period >= date_trunc('month', now() AT TIME ZONE 'UTC')::date THEN used ELSE 0 END AS used
+FROM usage_quotas WHERE team_id = :team_id AND metric = 'api_calls'
 """)
 KNOWN = text("SELECT key FROM usage_ledger WHERE team_id = :team_id AND key = ANY(CAST(:keys AS text[]))")
 
@@ -255,8 +259,13 @@ def count_api_calls(session: Session, calls: Mapping[Caller, int], *, batch: str
 
 
 def fold(session: Session, limit: int) -> int:
-    """Folds up to `limit` pending rows into `usage_stats`; how many it took. Safe to repeat, to kill and to run twice at once."""
-    return int(session.execute(FOLD, {"limit": limit}).scalar_one())
+    """
+    Folds up to `limit` pending rows into `usage_stats`, and tells the teams what of their plan is used up by it; how many rows it
+    took. Safe to repeat, to kill and to run twice at once.
+    """
+    rows, team_ids, with_storage = session.execute(FOLD, {"limit": limit}).one()
+    alerts.after_fold(session, team_ids, with_storage)
+    return int(rows)
 
 
 def append(session: Session, caller: Access | Caller, units: Sequence[Unit], *, limited: bool = True) -> int:
@@ -268,17 +277,51 @@ def append(session: Session, caller: Access | Caller, units: Sequence[Unit], *, 
         return 0
     caller = Caller(caller.team_id, caller.user_id, caller.agent_id, caller.api_key_id)
     parameters = _parameters([(caller, unit) for unit in units])
-    taken, passed = session.execute(APPEND, parameters).one()
-    if passed and limited:
-        metric, used, maximum = passed
-        raise quota_exceeded(metric, used, maximum)
+    taken, quotas = session.execute(APPEND, parameters).one()
+    if quotas:
+        keep_to(session, caller.team_id, quotas, limited=limited)
     return int(taken)
 
 
-def quota_exceeded(metric: str, used: int, maximum: int) -> QuotaExceeded:
-    return QuotaExceeded(
-        metric=metric, used=int(used), limit=int(maximum), resets_at=next_month(datetime.now(UTC))
+def take_call(session: Session, access: Access) -> None:
+    """
+    Counts the request as an API call where the plan limits them hard, in the request's own transaction and as the last thing in it;
+    raises QuotaExceeded if none is left, and so all that the request did is undone.
+    """
+    append(session, access, [Unit(f"api:{uuid7()}", Metric.api_calls, 1)])
+
+
+def refuse_call(session: Session, access: Access) -> None:
+    """Raises QuotaExceeded if no API call is left of a hard limit, before anything is done for it."""
+    quota = session.execute(CALLS_LEFT, {"team_id": access.team_id}).one_or_none()
+    if quota is not None and quota.used >= quota.maximum:
+        raise _exceeded(Metric.api_calls, quota.used, quota.maximum)
+
+
+def keep_to(
+    session: Session, team_id: UUID, quotas: Sequence[tuple[str, int, int, int]], *, limited: bool = True
+) -> None:
+    """
+    Of what count_quotas answers: raises QuotaExceeded for a hard limit that was passed, if it is a limit for this; else tells the
+    thresholds that were reached.
+    """
+    for metric, before, after, maximum in quotas:
+        if limited and maximum < after > before:
+            raise _exceeded(metric, before, maximum)
+    month = datetime.now(UTC).date().replace(day=1)
+    alerts.tell(
+        session,
+        [
+            Alert(team_id, metric, month, threshold, Decimal(after), Decimal(maximum))
+            for metric, before, after, maximum in quotas
+            for threshold in alerts.thresholds_between(before, after, maximum)
+        ],
     )
+
+
+def _exceeded(metric: str, used: int, limit: int) -> QuotaExceeded:
+    resets_at = None if metric == Metric.storage_bytes else next_month(datetime.now(UTC))
+    return QuotaExceeded(metric=metric, used=int(used), limit=int(limit), resets_at=resets_at)
 
 
 def lowest_level(session: Session, team_id: UUID, changes: Mapping[date, int]) -> int:

@@ -15,6 +15,7 @@ from models.tables.tasks import Task
 from models.tables.teams import Team
 from models.tables.tickets import Ticket
 from models.tables.usage import (
+    UsageAlert,
     UsageBackfill,
     UsageBackfillEvent,
     UsageBreakdown,
@@ -52,6 +53,7 @@ __all__ = [
     "Team",
     "TeamMember",
     "Ticket",
+    "UsageAlert",
     "UsageBackfill",
     "UsageBackfillEvent",
     "UsageBreakdown",

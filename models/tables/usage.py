@@ -1,5 +1,6 @@
 import datetime as dt
 from datetime import datetime
+from decimal import Decimal
 from enum import StrEnum
 from typing import Annotated
 from uuid import UUID
@@ -44,6 +45,9 @@ class TokenPart(StrEnum):
     reasoning = "reasoning"
 
 
+THRESHOLDS = (50, 80, 100, 120)
+"""Percent of what a plan includes."""
+THRESHOLDS_SQL = ", ".join(str(threshold) for threshold in THRESHOLDS)
 PARTS_SQL = ", ".join(f"'{part}'" for part in TokenPart)
 
 
@@ -154,10 +158,25 @@ class UsageQuota(TeamOwned, Base):
     metric: Mapped[str] = mapped_column(String(50), primary_key=True)
     maximum: Mapped[Total]
     period: Mapped[dt.date]
-    """The month's first day (UTC). Of an earlier month, it counts as nothing used."""
+    """The month's first day (UTC). Of an earlier month, it counts as nothing used; but storage is a level, which stays."""
     used: Mapped[Total]
+    """By the ledger, and by reservations of the month that are open or unsettled."""
+
+
+class UsageAlert(TeamOwned, Base):
+    """That a team's use of a metric reached so many percent of what its plan includes in a month: told once, and never again."""
+
+    __tablename__ = "usage_alerts"
+    __table_args__ = (CheckConstraint(f"threshold IN ({THRESHOLDS_SQL})", name="threshold"),)
+
+    team_id: Mapped[UUID] = mapped_column(ForeignKey("teams.id", ondelete="CASCADE"), primary_key=True)
+    metric: Mapped[str] = mapped_column(String(50), primary_key=True)
+    period: Mapped[dt.date] = mapped_column(primary_key=True)
+    """The month's first day (UTC)."""
+    threshold: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    used: Mapped[Decimal] = mapped_column(Numeric)
+    included: Mapped[Decimal] = mapped_column(Numeric)
     created_at: Mapped[Created]
-    """Tells a limit from one that the team had before: what a reservation holds, it holds of this one."""
 
 
 class UsageStats(TeamOwned, Base):
@@ -218,8 +237,6 @@ class UsageReservation(TeamOwned, Base):
     tokens: Mapped[Json | None]
     """What was used, by part, once it is settled."""
     settled_model: Mapped[str | None] = mapped_column(String(200))
-    held_of: Mapped[datetime | None]
-    """The hard limit (by its `created_at`) that counts the quantity as used; None for none."""
 
 
 class UsageBackfill(TeamOwned, Base):

@@ -7,12 +7,16 @@ import pytest
 from flask import Flask
 
 import workers.usage
+from models.database import transaction
 from models.events.catalogue import CATALOGUE
+from models.operations import price_books
+from tests.books import load_reissue
 from tests.factories import (
     Person,
     TeamSetting,
     drain,
     execute,
+    fold,
     invite,
     make_agent,
     make_key,
@@ -54,6 +58,7 @@ def make_everything_happen(app: Flask) -> TeamSetting:
 
     do("PATCH", "", {"name": "Tides"})
     do("PUT", "/plan", {"plan": "enterprise"})
+    make_limits_happen(setting)
     for person in (leaver, removed):
         do("POST", "/members", {"user_id": str(person.id), "role": "viewer"})
     do("PATCH", f"/members/{removed.id}", {"role": "member"})
@@ -84,6 +89,17 @@ def make_everything_happen(app: Flask) -> TeamSetting:
     do("POST", "/transfer-ownership", {"user_id": str(setting.admin.id)})
     drain()
     return setting
+
+
+def make_limits_happen(setting: TeamSetting) -> None:
+    """Half of what the plan includes is used, and an operator moves the team to another price book."""
+    half = {"external_id": "half", "metric": "llm_tokens_used", "quantity": 1_000_000_000}
+    assert setting.owner.post(f"{setting.path}/usage", json={"events": [half]}).status_code == 202
+    fold()
+    version = load_reissue()
+    execute("UPDATE plan_periods SET price_book = 1 WHERE team_id = :id AND ends_at IS NULL", id=setting.id)
+    with transaction() as session:
+        assert price_books.move(session, setting.id, version)
 
 
 def make_memberships_happen(setting: TeamSetting, workspace: str) -> None:
@@ -155,6 +171,8 @@ SUMMARIES = {
     "team_restored": "Owner restored the team Tides",
     "ownership_transferred": "Owner handed the team Tides over to another owner",
     "plan_changed": "Owner changed the plan from pro to enterprise",
+    "price_book_changed": "The system moved the enterprise plan to version 2 of the price book",
+    "usage_limit_reached": "The system noticed that llm_tokens_used reached 50 percent of what the plan includes",
     "member_added": "Owner added Rem as viewer",
     "member_removed": "Owner removed Rem",
     "member_left": "Lea left the team",
@@ -310,7 +328,7 @@ def test_filters_by_time_from_since_on_and_before_until(team: TeamSetting) -> No
         ("100%", {"task_failed"}),
         ("{count}", {"task_failed"}),
         ("lea", {"member_added", "member_left"}),
-        ("enterprise", {"plan_changed"}),
+        ("enterprise", {"plan_changed", "price_book_changed"}),
         ("0_%", set()),
         ("no such thing", set()),
     ],

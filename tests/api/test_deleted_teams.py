@@ -137,6 +137,7 @@ def fill(setting: TeamSetting) -> None:
     agent = make_agent(setting, "scribe")
     make_key(setting, setting.admin, "tasks:read", agent_id=agent["id"])
     assert owner.post(f"{path}/ws-tickets").status_code == 201
+    execute("SELECT set_quotas(:id, '{tasks_created}', '{1000}')", id=setting.id)
 
 
 def test_all_of_it_goes_and_nothing_of_another(app: Flask) -> None:

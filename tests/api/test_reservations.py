@@ -45,13 +45,20 @@ def this_month(setting: TeamSetting) -> tuple[int, dict[str, int]]:
 
 
 def limit(setting: TeamSetting, maximum: int, used: int = 0) -> None:
-    """A hard limit of this month's tokens."""
+    """A hard limit of this month's tokens, of which so many are used."""
+    if used:
+        event = {"external_id": "before", "metric": "llm_tokens_used", "quantity": used}
+        assert setting.member.post(f"{setting.path}/usage", json={"events": [event]}).status_code == 202
+    set_limits(setting, llm_tokens_used=maximum)
+
+
+def set_limits(setting: TeamSetting, **maxima: int) -> None:
+    """As a change of plan does."""
     execute(
-        "INSERT INTO usage_quotas (team_id, metric, maximum, period, used) "
-        "VALUES (:id, 'llm_tokens_used', :maximum, date_trunc('month', now()), :used)",
+        "SELECT set_quotas(:id, CAST(:metrics AS text[]), CAST(:maxima AS numeric[]))",
         id=setting.id,
-        maximum=maximum,
-        used=used,
+        metrics=list(maxima),
+        maxima=list(maxima.values()),
     )
 
 
@@ -251,20 +258,34 @@ def test_settled_twice_at_once_counts_once(app: Flask, team: TeamSetting) -> Non
     assert this_month(team)[0] == 9
 
 
-def test_a_limit_of_another_month_or_a_former_plan_is_left_alone(team: TeamSetting) -> None:
+def test_what_was_reserved_in_another_month_is_none_of_this_ones(team: TeamSetting) -> None:
     limit(team, 1_000)
-    old, former = reserved(team, "old"), reserved(team, "former")
-    # Of the month before: its usage is that month's, and the limit has begun anew.
+    old = reserved(team)
     execute(
         "UPDATE usage_reservations SET created_at = created_at - interval '32 days' WHERE id = :id", id=old
     )
+    set_limits(team, llm_tokens_used=1_000)
+    assert used_of_limit(team) == 0
     assert settle(team, old, tokens={"input": 5}).status_code == 200
-    assert used_of_limit(team) == 200
+    assert used_of_limit(team) == 0
     assert this_month(team)[0] == 0
-    execute("DELETE FROM usage_quotas WHERE team_id = :id", id=team.id)
-    limit(team, 1_000, used=7)
-    assert release(team, former).status_code == 200
-    assert used_of_limit(team) == 7
+
+
+def test_a_new_plan_counts_what_is_reserved(team: TeamSetting) -> None:
+    unlimited = reserved(team, "unlimited")
+    lost = reserved(team, "lost", quantity=7)
+    expire(lost)
+    jobs.mark_unsettled()
+    for maximum in (1_000, 500):
+        limit(team, maximum)
+        assert used_of_limit(team) == 107
+    set_limits(team)
+    between = reserved(team, "between", quantity=20)
+    limit(team, 1_000)
+    assert used_of_limit(team) == 127
+    assert settle(team, unlimited, tokens={"input": 3}).status_code == 200
+    assert release(team, between).status_code == 200
+    assert used_of_limit(team) == 10
 
 
 def test_the_months_turn_makes_a_limit_whole(team: TeamSetting) -> None:

@@ -10,6 +10,7 @@ import pytest
 from flask import Flask
 from sqlalchemy import text
 from sqlalchemy.orm import Session
+from uuid_utils.compat import uuid7
 
 from models.access.actor import Actor, Origin
 from models.access.credentials import Credential, hash_secret
@@ -26,6 +27,7 @@ from models.operations import (
     corrections,
     invitations,
     members,
+    price_books,
     reservations,
     roles,
     tasks,
@@ -58,7 +60,8 @@ from models.tables import (
     WorkspaceMember,
 )
 from models.tables.usage import Metric
-from tests.factories import Person, TeamSetting, drain, make_person
+from tests.books import REISSUE, load_reissue
+from tests.factories import Person, TeamSetting, drain, execute, fold, make_person
 
 ORIGIN = Origin("192.0.2.1", "a test", "the-request")
 LONG_AFTER = datetime(2099, 1, 1, tzinfo=UTC)
@@ -320,6 +323,13 @@ def revert(scene: Scene) -> None:
     backfills.revert(*scene.args, backfill)
 
 
+def use_half_of_the_tokens(scene: Scene) -> None:
+    half = usage.UsageEvent(uuid7().hex, Metric.llm_tokens_used, 25_000_001)
+    usage.report(*scene.args, [half])
+    while usage.fold(scene.session, 5_000):
+        pass
+
+
 CASES = [
     Case(
         "usage_unsettled",
@@ -397,6 +407,33 @@ CASES = [
             "max_members": 100_000,
         },
         "Owner changed the plan from pro to enterprise",
+    ),
+    Case(
+        "price_book_changed",
+        lambda scene: price_books.move(scene.session, scene.setting.id, REISSUE) and None,
+        lambda scene: {
+            **scene.said_of_the_team,
+            "plan": "pro",
+            "from_version": 1,
+            "to_version": REISSUE,
+            "max_members": 50,
+        },
+        f"The system moved the pro plan to version {REISSUE} of the price book",
+        by=SYSTEM,
+    ),
+    Case(
+        "usage_limit_reached",
+        use_half_of_the_tokens,
+        lambda scene: {
+            "team_id": str(scene.setting.id),
+            "metric": "llm_tokens_used",
+            "threshold": 50,
+            "used": 25_000_001,
+            "included": 50_000_000,
+            "period": datetime.now(UTC).date().replace(day=1).isoformat(),
+        },
+        "The system noticed that llm_tokens_used reached 50 percent of what the plan includes",
+        by=SYSTEM,
     ),
     Case(
         "member_added",
@@ -670,8 +707,11 @@ ELSEWHERE = {"team_created"}  # there is no team yet to set a scene in
 def scene_by(app: Flask, team: TeamSetting) -> Callable[[Session, str], Scene]:
     task_id = UUID(team.task(title="Write")["id"])
     newcomer = make_person(app, "Newcomer")
+    load_reissue()
+    execute("UPDATE plan_periods SET price_book = 1 WHERE team_id = :id", id=team.id)
     with transaction() as session:
         tasks.return_expired(session, 1_000)  # whatever other tests left
+    fold()
     drain()
 
     def set_scene(session: Session, by: str) -> Scene:

@@ -37,7 +37,7 @@ from models.queries.ledger import LedgerFilter
 from models.queries.paging import Page
 from models.queries.usage_reports import Group
 from models.tables.usage import Metric, TokenPart
-from tests.factories import TeamSetting, execute, fold, make_team
+from tests.factories import TeamSetting, fold, make_team
 from tests.models.concurrency import raised, together
 
 EXAMPLES = int(os.environ.get("USAGE_EXAMPLES", "8"))
@@ -289,11 +289,7 @@ def hold(team: TeamSetting, number: int, quantity: int) -> UUID:
 
 def test_reserving_settling_and_reporting_at_once_keep_to_a_hard_limit(bare_team: TeamSetting) -> None:
     """Whoever asks for more than what is left is refused, at every moment; so the limit is what was used, and no more."""
-    execute(
-        "INSERT INTO usage_quotas (team_id, metric, maximum, period) "
-        "VALUES (:id, 'llm_tokens_used', 1000, date_trunc('month', now()))",
-        id=bare_team.id,
-    )
+    change_plan(bare_team)
     highest = 0
     done = threading.Event()
 
@@ -319,10 +315,15 @@ def test_reserving_settling_and_reporting_at_once_keep_to_a_hard_limit(bare_team
         while not done.wait(0.01):
             highest = max(highest, used(bare_team))
 
+    def change_plans() -> None:
+        for _ in range(20):
+            change_plan(bare_team)
+
     watcher = threading.Thread(target=watch)
     watcher.start()
     try:
-        assert raised(together(*[lambda n=number: work(n) for number in range(20)])) == []
+        workers = [lambda n=number: work(n) for number in range(20)]
+        assert raised(together(*workers, change_plans)) == []
     finally:
         done.set()
         watcher.join()
@@ -332,6 +333,15 @@ def test_reserving_settling_and_reporting_at_once_keep_to_a_hard_limit(bare_team
     counted = sum(each.ledger for (_, metric), each in counts.items() if metric is Metric.llm_tokens_used)
     assert used(bare_team) == counted <= 1_000
     assert counted > 900
+
+
+def change_plan(team: TeamSetting) -> None:
+    """To one with the same limit, which is counted anew."""
+    with transaction() as session:
+        teams.get(session, team.owner.enter(session, team.id), for_update=True)
+        session.execute(
+            text("SELECT set_quotas(:id, ARRAY['llm_tokens_used'], ARRAY[1000]::numeric[])"), {"id": team.id}
+        )
 
 
 def used(team: TeamSetting) -> int:

@@ -342,6 +342,7 @@ def letter(kind: str = mails.INVITATION, **values: Any) -> Letter:
         "team": "T",
         "inviter": "I",
         "role": "viewer",
+        "details": {"metric": "api_calls", "threshold": 80, "used": 81_000, "included": 100_000},
     }
     return Letter(uuid7(), kind, **{**defaults, **values})
 
