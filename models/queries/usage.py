@@ -129,12 +129,12 @@ def storage(session: Session, access: Access, *, since: date, until: date, page:
     The storage day by day from `since` to `until`, both included, from the ledger's rows: every day from the team's first
     change on, and none after today, of which it is the part so far. The oldest first.
     """
+    after, today = _after(page), datetime.now(UTC).date()
     first = session.scalar(FIRST_STORED, {"team_id": access.team_id})
     if first is None:
         return Slice([], None)
-    now = datetime.now(UTC)
-    since = max(since, first.astimezone(UTC).date(), min(_after(page), now.date()) + timedelta(days=1))
-    until = min(until, now.date())
+    since = max(since, first.astimezone(UTC).date(), min(after, today) + timedelta(days=1))
+    until = min(until, today)
     if since > until:
         return Slice([], None)
     last = min(until, since + timedelta(days=page.limit - 1))

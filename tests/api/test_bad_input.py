@@ -401,10 +401,17 @@ class Scene:
     def __init__(self, team: TeamSetting, person: Person) -> None:
         self.team, self.person = team, person
         self.task_id = team.task()["id"]
+        backfill = team.owner.post(f"{team.path}/usage/backfills", json=VALID["BackfillCreateSchema"])
+        self.backfill_id = backfill.json["id"]
 
     def call(self, route: Route, **kwargs: Any) -> Answer:
         # A member who is nobody: a role that some input happens to name can't be taken from anyone.
-        path = route.path(team_id=self.team.id, workspace_id=self.team.workspace_id, task_id=self.task_id)
+        path = route.path(
+            team_id=self.team.id,
+            workspace_id=self.team.workspace_id,
+            task_id=self.task_id,
+            backfill_id=self.backfill_id,
+        )
         if route.is_public:
             return self.person.client.open("/api/v1" + path, method=route.method, **kwargs)
         return self.team.owner.call(route.method, path, **kwargs)
