@@ -76,6 +76,12 @@ beat_schedule = {
     "sweep the outbox": {"task": "outbox.sweep", "schedule": 1.0, "options": {"expires": 2.0}},
     "fold usage": {"task": "usage.fold", "schedule": 1.0, "options": {"expires": 2.0}},
     "count the log": {"task": "activity.fold", "schedule": 5.0, "options": {"expires": 10.0}},
+    # Each run is one event for each team that has any.
+    "mark unsettled reservations": {
+        "task": "usage.mark_unsettled",
+        "schedule": 60.0,
+        "options": {"expires": 120.0},
+    },
     "return tasks whose lease ran out": {
         "task": "tasks.return_expired",
         "schedule": 1.0,

@@ -25,7 +25,17 @@ from models.tables.sessions import UserSession
 from models.tables.tasks import Task
 from models.tables.teams import Team
 from models.tables.tickets import Ticket
-from models.tables.usage import UsageBreakdown, UsageLedger, UsagePending, UsageQuota, UsageStats
+from models.tables.usage import (
+    UsageAlert,
+    UsageBackfill,
+    UsageBackfillEvent,
+    UsageBreakdown,
+    UsageLedger,
+    UsagePending,
+    UsageQuota,
+    UsageReservation,
+    UsageStats,
+)
 from models.tables.users import User
 from models.tables.webhooks import Webhook, WebhookDelivery
 from models.tables.workspaces import DeletedWorkspace, Workspace, WorkspaceMember
@@ -65,10 +75,14 @@ __all__ = [
     "Team",
     "TeamMember",
     "Ticket",
+    "UsageAlert",
+    "UsageBackfill",
+    "UsageBackfillEvent",
     "UsageBreakdown",
     "UsageLedger",
     "UsagePending",
     "UsageQuota",
+    "UsageReservation",
     "UsageStats",
     "User",
     "UserSession",

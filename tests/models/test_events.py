@@ -10,6 +10,7 @@ import pytest
 from flask import Flask
 from sqlalchemy import text
 from sqlalchemy.orm import Session
+from uuid_utils.compat import uuid7
 
 from models.access.actor import Actor, Origin
 from models.access.credentials import Credential, hash_secret
@@ -23,27 +24,34 @@ from models.operations import (
     activity_exports,
     agents,
     api_keys,
+    backfills,
+    corrections,
     erasures,
     invitations,
     members,
+    price_books,
     refusals,
+    reservations,
     retention,
     roles,
     tasks,
     teams,
+    usage,
     webhooks,
     workspaces,
 )
+from models.operations.usage import Unit, UsageEvent
 from models.posting import Answer
 from models.queries import activity as log
+from models.queries import ledger, users
 from models.queries import members as member_queries
 from models.queries import roles as role_queries
 from models.queries import tasks as task_queries
 from models.queries import teams as team_queries
-from models.queries import users
 from models.queries import workspaces as workspace_queries
 from models.queries.activity_exports import ExportRequest
 from models.queries.activity_filters import ActivityFilter
+from models.queries.ledger import LedgerFilter
 from models.queries.paging import Page
 from models.queries.roles import RoleView
 from models.tables import (
@@ -56,12 +64,15 @@ from models.tables import (
     Task,
     Team,
     TeamMember,
+    UsageBackfill,
     Webhook,
     WebhookDelivery,
     Workspace,
     WorkspaceMember,
 )
-from tests.factories import Person, TeamSetting, drain, make_person
+from models.tables.usage import Metric
+from tests.books import REISSUE, load_reissue
+from tests.factories import Person, TeamSetting, drain, execute, fold, make_person
 
 ORIGIN = Origin("192.0.2.1", "a test", "the-request")
 LONG_AFTER = datetime(2099, 1, 1, tzinfo=UTC)
@@ -379,7 +390,103 @@ def finish_an_export(scene: Scene) -> None:
     assert activity_exports.complete(scene.session, attempt, rows=7, size=70, sha256=b"\xab" * 32)
 
 
+def let_reservations_expire(scene: Scene) -> None:
+    for quantity in (30, 40):
+        reservations.reserve(
+            *scene.args, external_id=str(quantity), metric=Metric.llm_tokens_used, quantity=quantity
+        )
+    scene.session.execute(
+        text("UPDATE usage_reservations SET expires_at = now() WHERE team_id = :id"), {"id": scene.setting.id}
+    )
+    assert reservations.mark_unsettled(scene.session, 1_000) == 2
+
+
+def take_back(scene: Scene) -> None:
+    units = [Unit("call", Metric.llm_tokens_used, 42, workspace_id=scene.setting.workspace_id)]
+    usage.append(*scene.args, units)
+    rows = ledger.in_team(*scene.args, LedgerFilter(metric=Metric.llm_tokens_used), Page()).items
+    scene.arranged = corrections.correct(*scene.args, scene.team, rows[0].row.id, reason="twice")
+
+
+def staged(scene: Scene) -> UsageBackfill:
+    """An open set with one unit that the ledger knows and one that it does not."""
+    backfill: UsageBackfill = scene.arrange(
+        UsageBackfill(team_id=scene.setting.id, name="May", reason="late", created_by=scene.setting.owner.id)
+    )
+    events = [UsageEvent(name, Metric.llm_tokens_used, 5) for name in ("known", "new")]
+    usage.report(*scene.args, events[:1])
+    backfills.stage(*scene.args, backfill, events)
+    return backfill
+
+
+def revert(scene: Scene) -> None:
+    backfill = scene.arrange(
+        UsageBackfill(
+            team_id=scene.setting.id,
+            name="May",
+            reason="late",
+            created_by=scene.setting.owner.id,
+            state="applied",
+            applied_at=LONG_AFTER,
+        )
+    )
+    usage.append(
+        *scene.args, [Unit(f"external:{n}", Metric.llm_tokens_used, 1, set_id=backfill.id) for n in range(3)]
+    )
+    backfills.revert(*scene.args, backfill)
+
+
+def use_half_of_the_tokens(scene: Scene) -> None:
+    half = usage.UsageEvent(uuid7().hex, Metric.llm_tokens_used, 25_000_001)
+    usage.report(*scene.args, [half])
+    while usage.fold(scene.session, 5_000):
+        pass
+
+
 CASES = [
+    Case(
+        "usage_unsettled",
+        let_reservations_expire,
+        lambda scene: {"team_id": str(scene.setting.id), "count": 2, "quantity": 70},
+        "The system found 2 reservations unsettled, of 70 tokens at most",
+        by=SYSTEM,
+    ),
+    Case(
+        "usage_corrected",
+        take_back,
+        lambda scene: {
+            "usage_ledger_id": str(scene.arranged.row.reverses),
+            "correction_id": str(scene.arranged.row.id),
+            "metric": "llm_tokens_used",
+            "quantity": 42,
+            "reason": "twice",
+            "workspace_id": str(scene.setting.workspace_id),
+        },
+        "Owner took back 42 of llm_tokens_used: twice",
+    ),
+    Case(
+        "usage_backfill_created",
+        lambda scene: backfills.create(*scene.args, name="May", reason="late").id,
+        lambda _: {"name": "May", "reason": "late"},
+        "Owner opened the backfill May: late",
+    ),
+    Case(
+        "usage_backfill_applied",
+        lambda scene: backfills.apply(*scene.args, staged(scene)),
+        lambda scene: {
+            "usage_backfill_id": str(scene.arranged.id),
+            "name": "May",
+            "accepted": 1,
+            "duplicates": 1,
+        },
+        "Owner applied the backfill May: 1 counted, 1 known before",
+    ),
+    Case(
+        "usage_backfill_reverted",
+        revert,
+        lambda scene: {"usage_backfill_id": str(scene.arranged.id), "name": "May", "reversed": 3},
+        "Owner took the backfill May back: 3 rows",
+    ),
     Case(
         "team_updated",
         lambda scene: teams.update(*scene.args, scene.team, name="Art"),
@@ -451,6 +558,33 @@ CASES = [
         erase,
         lambda scene: {**scene.said_of_the_viewer, "api_keys_revoked": 0},
         "The system ended the membership of Erased person by erasing the account",
+        by=SYSTEM,
+    ),
+    Case(
+        "price_book_changed",
+        lambda scene: price_books.move(scene.session, scene.setting.id, REISSUE) and None,
+        lambda scene: {
+            **scene.said_of_the_team,
+            "plan": "pro",
+            "from_version": 1,
+            "to_version": REISSUE,
+            "max_members": 50,
+        },
+        f"The system moved the pro plan to version {REISSUE} of the price book",
+        by=SYSTEM,
+    ),
+    Case(
+        "usage_limit_reached",
+        use_half_of_the_tokens,
+        lambda scene: {
+            "team_id": str(scene.setting.id),
+            "metric": "llm_tokens_used",
+            "threshold": 50,
+            "used": 25_000_001,
+            "included": 50_000_000,
+            "period": datetime.now(UTC).date().replace(day=1).isoformat(),
+        },
+        "The system noticed that llm_tokens_used reached 50 percent of what the plan includes",
         by=SYSTEM,
     ),
     Case(
@@ -821,8 +955,11 @@ ELSEWHERE = {
 def scene_by(app: Flask, team: TeamSetting) -> Callable[[Session, str], Scene]:
     task_id = UUID(team.task(title="Write")["id"])
     newcomer = make_person(app, "Newcomer")
+    load_reissue()
+    execute("UPDATE plan_periods SET price_book = 1 WHERE team_id = :id", id=team.id)
     with transaction() as session:
         tasks.return_expired(session, 1_000)  # whatever other tests left
+    fold()
     drain()
 
     def set_scene(session: Session, by: str) -> Scene:
