@@ -109,9 +109,9 @@ class Plan:
     base: Decimal
     """A month."""
     metrics: Mapping[str, Terms]
-    retention_days: int
+    retention_days: int = RETENTION["days"]
     """How long the activity log's rows are kept, unless the team chose otherwise."""
-    longest_retention_days: int
+    longest_retention_days: int = RETENTION["longest_days"]
     """As long as the team may choose."""
 
     def retention(self, chosen: int | None) -> int:
