@@ -48,7 +48,7 @@ def preview(session: Session, access: Access, plan: str) -> Preview:
     book = plans.current_book(session)
     if plan not in book.plans:
         raise Invalid({"plan": [f"There is no such plan at present; there are {', '.join(book.plans)}."]})
-    month = session.scalar(plans.THIS_MONTH) or date.min
+    month = session.execute(plans.THIS_MONTH).scalar_one()
     counted = recount(session, access.team_id, month, plans_in(session, access.team_id, month))
     *before, current = counted.segments
     now = max(counted.counted_at, current.starts_at)
