@@ -3,12 +3,25 @@
 from models.tables.accounts import AccountEvent, MailedToken, RecoveryCode, SecondFactor
 from models.tables.activity import ActivityHead, ActivityLog
 from models.tables.api_keys import Agent, ApiKey
-from models.tables.billing import Invoice, InvoiceLine, InvoiceNumber, JobRun, PlanPeriod, PriceBook
+from models.tables.billing import (
+    BillingDetails,
+    Charge,
+    ChargeEstimate,
+    Invoice,
+    InvoiceLine,
+    InvoiceNumber,
+    JobRun,
+    MonthClose,
+    PlanPeriod,
+    PriceBook,
+    UsageDifference,
+)
 from models.tables.idempotency import IdempotencyKey
 from models.tables.invitations import Invitation
 from models.tables.mails import Mail
 from models.tables.members import TeamMember
 from models.tables.outbox import OutboxEvent
+from models.tables.payments import Payment, PaymentCustomer, PaymentNotice, PaymentOrder
 from models.tables.permissions import PermissionGrant
 from models.tables.sessions import UserSession
 from models.tables.tasks import Task
@@ -24,6 +37,9 @@ __all__ = [
     "ActivityLog",
     "Agent",
     "ApiKey",
+    "BillingDetails",
+    "Charge",
+    "ChargeEstimate",
     "DeletedWorkspace",
     "IdempotencyKey",
     "Invitation",
@@ -33,7 +49,12 @@ __all__ = [
     "JobRun",
     "Mail",
     "MailedToken",
+    "MonthClose",
     "OutboxEvent",
+    "Payment",
+    "PaymentCustomer",
+    "PaymentNotice",
+    "PaymentOrder",
     "PermissionGrant",
     "PlanPeriod",
     "PriceBook",
@@ -44,6 +65,7 @@ __all__ = [
     "TeamMember",
     "Ticket",
     "UsageBreakdown",
+    "UsageDifference",
     "UsageLedger",
     "UsagePending",
     "UsageQuota",
