@@ -13,9 +13,14 @@ broker_url = settings().redis_url
 task_default_queue = "maintenance"
 # Each with an exchange of its own: left out, all would be bound to the default queue's.
 task_queues = tuple(
-    Queue(name, Exchange(name), routing_key=name) for name in ("outbox", "usage", "mail", "maintenance")
+    Queue(name, Exchange(name), routing_key=name) for name in ("outbox", "usage", "mail", "billing", "maintenance")
 )
-task_routes = {"outbox.*": {"queue": "outbox"}, "usage.*": {"queue": "usage"}, "mail.*": {"queue": "mail"}}
+task_routes = {
+    "outbox.*": {"queue": "outbox"},
+    "usage.*": {"queue": "usage"},
+    "mail.*": {"queue": "mail"},
+    "billing.*": {"queue": "billing"},
+}
 task_create_missing_queues = False  # a misspelt queue is an error, not a place where messages wait for ever
 
 # A task that dies with its process is delivered again; every task is safe to run twice.
@@ -80,5 +85,14 @@ beat_schedule = {
     "expire account events": {"task": "account_events.expire", "schedule": 3600.0},
     "expire failed mails": {"task": "failed_mails.expire", "schedule": 3600.0},
     "expire tickets": {"task": "tickets.expire", "schedule": 600.0},
+    "close months": {"task": "billing.close", "schedule": 300.0},
+    "estimate charges": {"task": "billing.estimate", "schedule": 300.0},
+    "recount usage": {"task": "billing.recount", "schedule": 900.0},
+    "ask the payment provider": {"task": "billing.pay", "schedule": 5.0, "options": {"expires": 10.0}},
+    "hear from the payment provider": {
+        "task": "billing.hear",
+        "schedule": 5.0,
+        "options": {"expires": 10.0},
+    },
     "purge deleted teams": {"task": "teams.purge", "schedule": 3600.0},
 }

@@ -20,6 +20,8 @@ app = Celery(
         "workers.activity",
         "workers.mail",
         "workers.tasks",
+        "workers.billing",
+        "workers.payments",
         "workers.maintenance",
     ],
 )

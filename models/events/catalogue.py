@@ -10,7 +10,7 @@ in a payload by id alone (models/tables/activity.py says why); their names are j
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields
-from datetime import datetime
+from datetime import date, datetime
 from typing import Any, ClassVar, TypeVar, dataclass_transform
 from uuid import UUID
 
@@ -328,3 +328,48 @@ class TaskCancelled(TaskEvent): ...
 
 @event("task_deleted", "task", "{actor} deleted the task {resource}")
 class TaskDeleted(TaskEvent): ...
+
+
+@dataclass(frozen=True, slots=True)
+class InvoiceEvent(Event):
+    invoice_id: UUID
+    name: str
+    """Its number."""
+
+
+@event("invoice_finalized", "invoice", "{actor} finalized the invoice {resource} over {amount}")
+class InvoiceFinalized(InvoiceEvent):
+    period_start: date
+    period_end: date
+    """The first day after it."""
+    total: int
+    """Minor units."""
+    currency: str
+    amount: str
+    """The total as people read it."""
+
+
+@event(
+    "invoice_voided",
+    "invoice",
+    "{actor} voided the invoice {resource} by the credit note {credit_note}: {reason}",
+)
+class InvoiceVoided(InvoiceEvent):
+    credit_note_id: UUID
+    credit_note: str
+    """Its number."""
+    reason: str
+
+
+@event("invoice_paid", "invoice", "{actor} noted that the invoice {resource} is paid")
+class InvoicePaid(InvoiceEvent): ...
+
+
+@event("invoice_payment_failed", "invoice", "{actor} noted that paying the invoice {resource} failed")
+class InvoicePaymentFailed(InvoiceEvent): ...
+
+
+@event("billing_details_updated", "team", "{actor} changed who the invoices of {resource} are made out to")
+class BillingDetailsUpdated(TeamEvent):
+    fields: list[str]
+    """Which changed; what they say can be a person's, and stands in the billing details alone."""
