@@ -13,7 +13,8 @@ broker_url = settings().redis_url
 task_default_queue = "maintenance"
 # Each with an exchange of its own: left out, all would be bound to the default queue's.
 task_queues = tuple(
-    Queue(name, Exchange(name), routing_key=name) for name in ("outbox", "usage", "mail", "billing", "maintenance")
+    Queue(name, Exchange(name), routing_key=name)
+    for name in ("outbox", "usage", "mail", "billing", "maintenance")
 )
 task_routes = {
     "outbox.*": {"queue": "outbox"},

@@ -366,7 +366,9 @@ class InvoicePaid(InvoiceEvent): ...
 
 
 @event("invoice_payment_failed", "invoice", "{actor} noted that paying the invoice {resource} failed")
-class InvoicePaymentFailed(InvoiceEvent): ...
+class InvoicePaymentFailed(InvoiceEvent):
+    state: str
+    """failed, while it is tried again; uncollectible, when it was given up."""
 
 
 @event("billing_details_updated", "team", "{actor} changed who the invoices of {resource} are made out to")
