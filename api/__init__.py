@@ -14,10 +14,12 @@ from api import (
     errors,
     health,
     invitations,
+    invoices,
     limits,
     members,
     metering,
     passwords,
+    payments,
     permissions,
     presence,
     requests,
@@ -52,6 +54,8 @@ BLUEPRINTS = (
     activity,
     usage,
     billing,
+    invoices,
+    payments,
     presence,
 )
 LARGEST_BODY = 1024 * 1024

@@ -8,6 +8,7 @@ import orjson
 from environs import Env
 from flask import Flask, current_app
 
+from api import billing_cli
 from api.docs import document
 from api.permission_matrix import matrix
 from models.access.actor import Actor, Origin
@@ -26,6 +27,7 @@ def register(app: Flask) -> None:
     app.cli.add_command(seed)
     app.cli.add_command(openapi)
     app.cli.add_command(permissions_doc)
+    app.cli.add_command(billing_cli.group)
 
 
 @click.command()

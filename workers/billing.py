@@ -1,15 +1,15 @@
 """Month closes, estimates and recounts. Any number of beats may tick them: each period's work is done once (job_runs, month_closes)."""
 
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 
 import structlog
 
 from models.database import transaction
 from models.operations import closing, estimates, job_runs, recounts
 from models.operations.closing import TeamMonth
-from models.operations.invoices import Issuer
-from models.settings import Settings, settings
+from models.operations.invoices import Issuer, issuer_of
+from models.settings import settings
 from models.tables.billing import MISMATCH
 from workers.app import app
 
@@ -19,24 +19,13 @@ BATCH = 200
 ESTIMATED_AT_ONCE = 20
 
 
-def issuer_of(configuration: Settings) -> Issuer:
-    return Issuer(
-        seller={
-            "name": configuration.seller_name,
-            "address": configuration.seller_address,
-            "tax_id": configuration.seller_tax_id,
-            "tax_note": configuration.invoice_tax_note,
-        },
-        provider=configuration.payment_provider,
-        grace=timedelta(hours=configuration.billing_grace_hours),
-    )
-
-
 @app.task(name="billing.close")
 def close() -> None:
     """Drafts the months that have ended, and finalizes those whose grace is over: all that were missed, the oldest first."""
     issuer = issuer_of(settings())
     while each_once(closing.ended, lambda of: draft_one(of, issuer)):
+        pass
+    while each_once(closing.reopened, redraft_one):
         pass
     while each_once(closing.due, lambda of: finalize_one(of, issuer)):
         pass
@@ -52,6 +41,12 @@ def each_once(listed: Callable[..., list[TeamMonth]], step: Callable[[TeamMonth]
 def draft_one(of: TeamMonth, issuer: Issuer) -> bool:
     with transaction() as session:
         return closing.draft(session, of, grace=issuer.grace)
+
+
+def redraft_one(of: TeamMonth) -> bool:
+    with transaction() as session:
+        closing.redraft(session, of)
+    return True
 
 
 def finalize_one(of: TeamMonth, issuer: Issuer) -> bool:

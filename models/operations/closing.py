@@ -47,6 +47,11 @@ DUE = (
     .where(MonthClose.state != FINAL, MonthClose.due_at <= func.now())
     .order_by(MonthClose.month, MonthClose.team_id)
 )
+REOPENED = (
+    select(MonthClose.team_id, MonthClose.month)
+    .where(MonthClose.state == DRAFT, MonthClose.counted_at.is_(None))
+    .order_by(MonthClose.month, MonthClose.team_id)
+)
 CLAIM = text("""
 INSERT INTO month_closes (team_id, month, due_at)
 SELECT t.id, CAST(:month AS date), least((CAST(:month AS date) + interval '1 month') AT TIME ZONE 'UTC', t.deleted_at) + :grace
@@ -56,6 +61,10 @@ ON CONFLICT DO NOTHING RETURNING month
 HAS_ENDED = text("""
 SELECT t.deleted_at IS NOT NULL OR (CAST(:month AS date) + interval '1 month') AT TIME ZONE 'UTC' <= now()
 FROM teams t WHERE t.id = :team_id
+""")
+RETRY = text("""
+UPDATE month_closes SET due_at = least(due_at, now())
+WHERE team_id = :team_id AND month = :month AND state = 'mismatch'
 """)
 TRY_LOCK = text("SELECT pg_try_advisory_xact_lock(hashtextextended('billing:' || :team_id, 0))")
 LONGER = text("SET LOCAL statement_timeout = '100s'")
@@ -72,6 +81,11 @@ class TeamMonth:
 def ended(session: Session, *, limit: int) -> list[TeamMonth]:
     """Months that have ended and are not drafted yet, the oldest first."""
     return [TeamMonth(*row) for row in session.execute(ENDED, {"limit": limit})]
+
+
+def reopened(session: Session, *, limit: int) -> list[TeamMonth]:
+    """Months whose invoice was voided, and that have no new draft yet."""
+    return [TeamMonth(*row) for row in session.execute(REOPENED.limit(limit))]
 
 
 def due(session: Session, *, limit: int) -> list[TeamMonth]:
@@ -102,6 +116,11 @@ def redraft(session: Session, of: TeamMonth) -> None:
         return
     close.state, close.problem = DRAFT, None
     _write(session, close, compose(session, of.team_id, of.month))
+
+
+def retry(session: Session, of: TeamMonth) -> None:
+    """Has the close tried again as soon as its grace is over, and not only when a mismatch would be."""
+    session.execute(RETRY, {"team_id": of.team_id, "month": of.month})
 
 
 def finalize(session: Session, of: TeamMonth, *, issuer: Issuer) -> MonthClose | None:

@@ -6,7 +6,7 @@ from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import func, insert, select, text
+from sqlalchemy import func, select, text
 from sqlalchemy.orm import Session
 from uuid_utils.compat import uuid7
 
@@ -17,7 +17,7 @@ from models.access.power import OWNER
 from models.errors import Conflict, NotFound, PermissionDenied
 from models.events.catalogue import InvoiceVoided
 from models.events.record import record
-from models.settings import NO_PROVIDER
+from models.settings import NO_PROVIDER, Settings
 from models.tables import (
     BillingDetails,
     Charge,
@@ -37,6 +37,10 @@ INSERT INTO invoice_numbers (year, last) VALUES (extract(year FROM clock_timesta
 ON CONFLICT (year) DO UPDATE SET last = invoice_numbers.last + 1
 RETURNING year, last, clock_timestamp() AS given_at
 """)
+REVERSE_CHARGES = text("""
+INSERT INTO charges (team_id, month, kind, plan, metric, quantity, unrounded, amount, invoice_id)
+SELECT team_id, month, kind, plan, metric, -quantity, -unrounded, -amount, :note FROM charges WHERE invoice_id = :invoice
+""")
 LOCK = text("SELECT pg_advisory_xact_lock(hashtextextended('billing:' || :team_id, 0))")
 """One close or void of a team at a time; those that try do not wait (closing.finalize)."""
 
@@ -51,6 +55,20 @@ class Issuer:
     """The payment provider that is asked to charge; `null` for none."""
     grace: timedelta
     """How long a month stays open for late usage once it has ended."""
+
+
+def issuer_of(configuration: Settings) -> Issuer:
+    """Who issues here, as the settings say."""
+    return Issuer(
+        seller={
+            "name": configuration.seller_name,
+            "address": configuration.seller_address,
+            "tax_id": configuration.seller_tax_id,
+            "tax_note": configuration.invoice_tax_note,
+        },
+        provider=configuration.payment_provider,
+        grace=timedelta(hours=configuration.billing_grace_hours),
+    )
 
 
 def issue(session: Session, invoice: Invoice, *, issuer: Issuer) -> None:
@@ -192,23 +210,7 @@ def _reverse(session: Session, invoice: Invoice, note: Invoice) -> None:
         )
         for line in lines
     )
-    columns = ("team_id", "month", "kind", "plan", "metric", "quantity", "unrounded", "amount", "invoice_id")
-    session.execute(
-        insert(Charge).from_select(
-            columns,
-            select(
-                Charge.team_id,
-                Charge.month,
-                Charge.kind,
-                Charge.plan,
-                Charge.metric,
-                -Charge.quantity,
-                -Charge.unrounded,
-                -Charge.amount,
-                text(":note").bindparams(note=note.id),
-            ).where(Charge.invoice_id == invoice.id),
-        )
-    )
+    session.execute(REVERSE_CHARGES, {"note": note.id, "invoice": invoice.id})
 
 
 def _open_again(session: Session, invoice: Invoice, *, grace: timedelta) -> None:

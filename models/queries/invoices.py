@@ -17,7 +17,7 @@ from models.queries.paging import Page, Slice, keyset
 from models.tables import BillingDetails, Invoice, InvoiceLine, Payment, PlanPeriod
 from models.tables.billing import VOID
 
-Lines = Sequence[InvoiceLine] | Sequence[Line]
+Lines = Sequence[InvoiceLine | Line]
 
 
 @dataclass(frozen=True, slots=True)
