@@ -16,7 +16,7 @@ Rows = list[dict[str, Any]]
 
 def differences(session: Session) -> Rows:
     """Days on which the last recount found the ledger and what was folded from it to differ."""
-    columns = [getattr(UsageDifference, name) for name in UsageDifference.__table__.c.keys()]
+    columns = list(UsageDifference.__table__.c)
     return _rows(
         session,
         select(*columns).order_by(UsageDifference.date, UsageDifference.team_id, UsageDifference.metric),
