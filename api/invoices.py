@@ -15,10 +15,11 @@ from api.resource import Resource, requires
 from api.schemas.base import PageQuery
 from api.schemas.billing import (
     BillingDetailsSchema,
+    BillingDetailsViewSchema,
     FormatQuery,
     InvoiceSchema,
     InvoiceSummarySchema,
-    PreviewSchema,
+    InvoicePreviewSchema,
     VoidSchema,
 )
 from api.schemas.usage import MonthQuery
@@ -50,7 +51,7 @@ class Invoices(Resource):
 class InvoicePreview(Resource):
     @requires(Permission.billing_read)
     @blueprint.query(MonthQuery)
-    @blueprint.shows(PreviewSchema)
+    @blueprint.shows(InvoicePreviewSchema)
     def get(self, query: dict[str, int]) -> Preview:
         """What a month's invoice would be now: the base of the whole month, the usage so far, adjustments of earlier months."""
         return invoices.preview(self.session, self.access, date(query["year"], query["month"], 1))
@@ -96,17 +97,17 @@ class Voided(Resource):
 
 @blueprint.route("/teams/<uuid:team_id>/billing-details")
 class Details(Resource):
-    shown_as = BillingDetailsSchema
+    shown_as = BillingDetailsViewSchema
 
     @requires(Permission.billing_read)
-    @blueprint.shows(BillingDetailsSchema)
+    @blueprint.shows(BillingDetailsViewSchema)
     def get(self) -> Any:
         """Who the team's invoices are made out to."""
         return invoices.billing_details(self.session, self.access)
 
     @requires(Permission.billing_update)
     @blueprint.body(BillingDetailsSchema)
-    @blueprint.shows(BillingDetailsSchema)
+    @blueprint.shows(BillingDetailsViewSchema)
     def put(self, body: dict[str, Any]) -> Any:
         """Say who the invoices are made out to that are finalized from now on."""
         team = teams.get(self.session, self.access, for_update=True)

@@ -13,7 +13,7 @@ class MoneySchema(Schema):
     currency = fields.String(required=True, metadata={"description": "ISO 4217."})
 
 
-class LineSchema(Schema):
+class InvoiceLineSchema(Schema):
     kind = fields.String(metadata={"description": "base, usage, adjustment or credit."})
     description = fields.String()
     plan = fields.String()
@@ -27,12 +27,12 @@ class LineSchema(Schema):
     details = fields.Dict(metadata={"description": "How the price came about."})
 
 
-class PreviewSchema(Schema):
+class InvoicePreviewSchema(Schema):
     period_start = fields.Date()
     period_end = fields.Date(metadata={"description": "The first day after it."})
     total = fields.Nested(MoneySchema)
     counted_at = Time(metadata={"description": "The usage that is in it was recorded until then."})
-    lines = fields.List(fields.Nested(LineSchema))
+    lines = fields.List(fields.Nested(InvoiceLineSchema))
 
     @pre_dump
     def as_shown(self, view: Preview, **_: Any) -> dict[str, Any]:
@@ -85,7 +85,7 @@ class InvoiceSchema(InvoiceSummarySchema):
     seller = fields.Nested(PartySchema, allow_none=True)
     buyer = fields.Nested(PartySchema, allow_none=True)
     reason = fields.String(allow_none=True, metadata={"description": "Of a credit note."})
-    lines = fields.List(fields.Nested(LineSchema))
+    lines = fields.List(fields.Nested(InvoiceLineSchema))
 
     @pre_dump
     def as_shown(self, view: InvoiceView, **_: Any) -> dict[str, Any]:
@@ -110,7 +110,10 @@ class BillingDetailsSchema(Schema):
     address = Text(required=True, maximum=1000, metadata={"description": "Line by line."})
     tax_id = Text(maximum=100, allow_none=True, load_default=None)
     email = Email(allow_none=True, load_default=None)
-    updated_at = Time(dump_only=True, allow_none=True)
+
+
+class BillingDetailsViewSchema(BillingDetailsSchema):
+    updated_at = Time(allow_none=True)
 
 
 def money(amount: int, currency: str) -> dict[str, Any]:

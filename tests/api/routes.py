@@ -18,7 +18,7 @@ from models.access.permissions import Permission
 
 UUIDS = (
     "team_id", "workspace_id", "task_id", "user_id", "session_id", "invitation_id", "api_key_id", "agent_id",
-    "deleted_team_id",
+    "deleted_team_id", "invoice_id",
 )  # fmt: skip
 NAMES = ("name",)
 CONVERTER = re.compile(r"<\w+:")

@@ -6,7 +6,10 @@ from typing import Any
 import pytest
 from flask import Flask
 
+from models.database import transaction
 from models.events.catalogue import CATALOGUE
+from models.operations import payments
+from tests import billing
 from tests.factories import (
     Person,
     TeamSetting,
@@ -76,6 +79,7 @@ def make_everything_happen(app: Flask) -> TeamSetting:
     execute("UPDATE tasks SET lease_expires_at = now() WHERE id = :id", id=claimed)
     do("POST", f"/workspaces/{workspace}/tasks/claim", {}, by=member)
     make_memberships_happen(setting, workspace)
+    make_invoices_happen(setting)
     do("DELETE", f"/workspaces/{workspace}")
     owner.delete(path)
     assert owner.post(f"{path}/restore").status_code == 200
@@ -116,6 +120,27 @@ def make_memberships_happen(setting: TeamSetting, workspace: str) -> None:
     do("DELETE", f"/api-keys/{key.key_id}")
     make_key(setting, owner, "tasks:read", agent_id=agent)
     do("DELETE", f"/agents/{agent}")
+
+
+def make_invoices_happen(setting: TeamSetting) -> None:
+    """Three months on the pro plan: the first one's invoice is voided, and the others' are not paid, and paid."""
+    billing.on_plans(setting, ("pro", "2025-01-01", "2025-04-01"), ("pro", "2026-01-01", None))
+    execute(
+        "UPDATE plan_periods SET starts_at = now() WHERE team_id = :id AND ends_at IS NULL", id=setting.id
+    )
+    details = {"name": "Tides Ltd", "address": "1 Quay"}
+    assert setting.owner.put(f"{setting.path}/billing-details", json=details).status_code == 200
+    billing.close(setting)
+    voided, unpaid, paid = [row.id for row in billing.invoices(setting)]
+    answer = setting.owner.post(f"{setting.path}/invoices/{voided}/void", json={"reason": "wrong buyer"})
+    assert answer.status_code == 201
+    for invoice_id, state in ((unpaid, "failed"), (paid, "paid")):
+        execute(
+            "UPDATE payments SET reference = CAST(:id AS text) WHERE invoice_id = CAST(:id AS uuid)",
+            id=str(invoice_id),
+        )
+        with transaction() as session:
+            payments.settle(session, "null", str(invoice_id), state)
 
 
 @pytest.fixture(scope="module")
@@ -163,6 +188,11 @@ SUMMARIES = {
     "task_failed": "Owner reported the task Count as failed: lost {count} at 100%",
     "task_cancelled": "Owner cancelled the task Sing",
     "task_deleted": "Owner deleted the task Sing",
+    "invoice_finalized": "The system finalized the invoice {number} over 49.00 USD",
+    "invoice_voided": "Owner voided the invoice {number} by the credit note {credit_note}: wrong buyer",
+    "invoice_paid": "The system noted that the invoice {number} is paid",
+    "invoice_payment_failed": "The system noted that paying the invoice {number} failed",
+    "billing_details_updated": "Owner changed who the invoices of Tides are made out to",
 }
 """What the newest row of each action says."""
 
@@ -170,7 +200,9 @@ SUMMARIES = {
 @pytest.mark.parametrize("action", SUMMARIES)
 def test_each_event_says_in_a_sentence_what_happened(eventful: TeamSetting, action: str) -> None:
     newest = log(eventful, action=action, limit=1)[0]
-    assert newest["summary"] == SUMMARIES[action]
+    said = newest["metadata"]
+    expected = SUMMARIES[action].replace("{number}", said.get("name", ""))
+    assert newest["summary"] == expected.replace("{credit_note}", said.get("credit_note", ""))
     assert newest["resource_type"] == CATALOGUE[action].resource_type
 
 

@@ -60,6 +60,13 @@ VALID: dict[str, dict[str, Any]] = {
     "TaskHeartbeatSchema": {"lease_id": ID, "lease_s": 60},
     "TaskCompleteSchema": {"lease_id": ID, "result": [1], "llm_tokens_used": 1},
     "TaskFailSchema": {"lease_id": ID, "error": "out of tokens"},
+    "VoidSchema": {"reason": "wrong buyer"},
+    "BillingDetailsSchema": {
+        "name": "Tides Ltd",
+        "address": "1 Quay",
+        "tax_id": "X1",
+        "email": "a@example.com",
+    },
     "UsageReportSchema": {"events": [{"external_id": "a", "metric": "llm_tokens_used", "quantity": 1}]},
 }
 """A good body of every schema. The tests change one thing of it, so a refusal can only be for that."""

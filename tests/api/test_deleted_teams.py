@@ -133,6 +133,21 @@ def fill(setting: TeamSetting) -> None:
     agent = make_agent(setting, "scribe")
     make_key(setting, setting.admin, "tasks:read", agent_id=agent["id"])
     assert owner.post(f"{path}/ws-tickets").status_code == 201
+    fill_billing(setting)
+
+
+def fill_billing(setting: TeamSetting) -> None:
+    """What no request alone leaves behind."""
+    for statement in (
+        "INSERT INTO charge_estimates (team_id, month, as_of, currency, total, lines)"
+        " VALUES (:id, '2026-01-01', now(), 'USD', 1, '[]')",
+        "INSERT INTO usage_differences (team_id, date, metric, ledger, daily, broken_down)"
+        " VALUES (:id, '2026-01-01', 'api_calls', 1, 2, 1)",
+        "INSERT INTO payment_customers (team_id, provider, reference) VALUES (:id, 'stripe', 'cus_1')",
+        "INSERT INTO payment_orders (id, team_id, invoice_id, action) SELECT uuid7(), team_id, id, 'charge' FROM invoices"
+        " WHERE team_id = :id LIMIT 1",
+    ):
+        execute(statement, id=setting.id)
 
 
 def test_all_of_it_goes_and_nothing_of_another(app: Flask) -> None:

@@ -108,6 +108,7 @@ def test_only_what_nobody_can_sign_in_for_is_public() -> None:
         "POST /auth/reset-password",
         "POST /auth/verify-email",
         "POST /invitations/preview",
+        "POST /webhooks/stripe",
     }
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from typing import Any
 from uuid import UUID
 
@@ -19,7 +19,21 @@ from models.errors import Conflict, DomainError, Invalid
 from models.events import catalogue
 from models.events.catalogue import CATALOGUE, Event
 from models.events.record import EVENTS_RECORDED
-from models.operations import agents, api_keys, invitations, members, roles, tasks, teams, workspaces
+from models.operations import (
+    agents,
+    api_keys,
+    billing_details,
+    closing,
+    invitations,
+    invoices,
+    members,
+    payments,
+    roles,
+    tasks,
+    teams,
+    workspaces,
+)
+from models.operations.closing import TeamMonth
 from models.queries import activity as log
 from models.queries import members as member_queries
 from models.queries import roles as role_queries
@@ -34,6 +48,9 @@ from models.tables import (
     Agent,
     ApiKey,
     Invitation,
+    Invoice,
+    MonthClose,
+    Payment,
     PermissionGrant,
     Task,
     Team,
@@ -41,6 +58,7 @@ from models.tables import (
     Workspace,
     WorkspaceMember,
 )
+from tests.billing import ISSUER
 from tests.factories import Person, TeamSetting, drain, make_person
 
 ORIGIN = Origin("192.0.2.1", "a test", "the-request")
@@ -255,6 +273,50 @@ def let_a_lease_run_out(scene: Scene) -> None:
         {"id": scene.task_id},
     )
     assert tasks.return_expired(scene.session, 1_000) == 1
+
+
+def finalize(scene: Scene) -> UUID:
+    """The invoice of January 2025, in which the team was on the pro plan."""
+    scene.session.execute(
+        text(
+            "UPDATE plan_periods SET plan = 'pro', starts_at = '2025-01-01', ends_at = '2025-02-01' WHERE team_id = :id AND id ="
+            " (SELECT min(id::text)::uuid FROM plan_periods WHERE team_id = :id)"
+        ),
+        {"id": scene.setting.id},
+    )
+    of = TeamMonth(scene.setting.id, date(2025, 1, 1))
+    assert closing.draft(scene.session, of, grace=ISSUER.grace)
+    close = closing.finalize(scene.session, of, issuer=ISSUER)
+    assert isinstance(close, MonthClose)
+    assert close.invoice_id
+    scene.arranged = scene.session.get_one(Invoice, close.invoice_id)
+    return close.invoice_id
+
+
+def finalized(scene: Scene) -> Invoice:
+    """An invoice, with the event of its finalizing out of the way."""
+    finalize(scene)
+    scene.session.execute(text("DELETE FROM outbox WHERE team_id = :id"), {"id": scene.setting.id})
+    invoice: Invoice = scene.arranged
+    return invoice
+
+
+def void(scene: Scene) -> None:
+    scene.arranged = (
+        finalized(scene),
+        invoices.void(*scene.args, scene.arranged.id, reason="wrong buyer", issuer=ISSUER),
+    )
+
+
+def hear(scene: Scene, state: str) -> None:
+    payment = scene.session.get_one(Payment, finalized(scene).id)
+    payment.reference = f"in_{payment.invoice_id}"
+    scene.session.flush()
+    payments.settle(scene.session, "null", payment.reference, state)
+
+
+def said_of_the_invoice(scene: Scene) -> dict[str, Any]:
+    return {"invoice_id": str(scene.arranged.id), "name": scene.arranged.number}
 
 
 CASES = [
@@ -556,6 +618,54 @@ CASES = [
         lambda scene: scene.said_of_the_task("pending"),
         "Owner deleted the task Write",
     ),
+    Case(
+        "invoice_finalized",
+        finalize,
+        lambda scene: {
+            **said_of_the_invoice(scene),
+            "period_start": "2025-01-01",
+            "period_end": "2025-02-01",
+            "total": 4_900,
+            "currency": "USD",
+            "amount": "49.00 USD",
+        },
+        "The system finalized the invoice {number} over 49.00 USD",
+        by=SYSTEM,
+    ),
+    Case(
+        "invoice_voided",
+        void,
+        lambda scene: {
+            "invoice_id": str(scene.arranged[0].id),
+            "name": scene.arranged[0].number,
+            "credit_note_id": str(scene.arranged[1].id),
+            "credit_note": scene.arranged[1].number,
+            "reason": "wrong buyer",
+        },
+        "Owner voided the invoice {number} by the credit note {credit_note}: wrong buyer",
+    ),
+    Case(
+        "invoice_paid",
+        lambda scene: hear(scene, "paid"),
+        said_of_the_invoice,
+        "The system noted that the invoice {number} is paid",
+        by=SYSTEM,
+    ),
+    Case(
+        "invoice_payment_failed",
+        lambda scene: hear(scene, "failed"),
+        lambda scene: {**said_of_the_invoice(scene), "state": "failed"},
+        "The system noted that paying the invoice {number} failed",
+        by=SYSTEM,
+    ),
+    Case(
+        "billing_details_updated",
+        lambda scene: billing_details.put(
+            *scene.args, scene.team, {"name": "Tides Ltd", "address": "1 Quay", "tax_id": None, "email": None}
+        ),
+        lambda scene: {**scene.said_of_the_team, "fields": ["name", "address"]},
+        "Owner changed who the invoices of Design are made out to",
+    ),
 ]
 ELSEWHERE = {"team_created"}  # there is no team yet to set a scene in
 
@@ -617,6 +727,8 @@ def test_a_change_records_its_event(case: Case, scene_by: Callable[[Session, str
     assert drain() == 1
     shown = newest(scene.access)
     sentence = case.sentence.replace("{newcomer}", scene.newcomer.email)
+    sentence = sentence.replace("{number}", str(expected.get("name")))
+    sentence = sentence.replace("{credit_note}", str(expected.get("credit_note")))
     assert (shown.row.action, shown.row.details, shown.summary) == (case.type, expected, sentence)
     assert (shown.row.id, shown.row.created_at) == (row.event_id, row.created_at)
 
