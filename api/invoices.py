@@ -17,9 +17,9 @@ from api.schemas.billing import (
     BillingDetailsSchema,
     BillingDetailsViewSchema,
     FormatQuery,
+    InvoicePreviewSchema,
     InvoiceSchema,
     InvoiceSummarySchema,
-    InvoicePreviewSchema,
     VoidSchema,
 )
 from api.schemas.usage import MonthQuery

@@ -33,6 +33,8 @@ class Provider(Protocol):
     once they are kept.
     """
 
+    name: str
+
     def charge(self, order: Order, noted: "Noted") -> tuple[str, str]:
         """Charges the invoice; the provider's id of it, and the state of the payment. Raises Refused, or whatever was in the way."""
 
@@ -51,6 +53,8 @@ class Noted(Protocol):
 
 class StripeProvider:
     """Stripe's invoices: one of theirs for each of ours, with its lines as items."""
+
+    name = STRIPE
 
     def __init__(self, api_key: str, base: str) -> None:
         self._client = stripe.StripeClient(

@@ -60,8 +60,10 @@ def carry_out(by: Provider, order: Order) -> bool:
             reference, state = by.charge(order, Notes(order))
         else:
             by.cancel(order)
-    except Exception as error:  # one order must not hold up the others
-        log.exception("payment order failed", invoice_id=str(order.invoice_id), action=order.action)
+    except Exception as error:  # noqa: BLE001  one order must not hold up the others
+        log.warning(
+            "payment order failed", invoice_id=str(order.invoice_id), action=order.action, error=repr(error)
+        )
         with transaction() as session:
             payments.failed(session, order, repr(error), for_good=isinstance(error, Refused))
         return False
@@ -107,6 +109,6 @@ def ask(by: Provider, notice: Notice) -> bool:
         log.warning("payment notice not handled", notice=notice.id, error=repr(error))
         return False
     with transaction() as session:
-        payments.settle(session, settings().payment_provider, notice.reference, state)
+        payments.settle(session, by.name, notice.reference, state)
         payments.handled(session, notice)
     return True
