@@ -31,7 +31,8 @@ def price(terms: Any, over: Decimal) -> Decimal:
     if rule is None or over <= 0:
         return Decimal(0)
     if rule["model"] == "package":
-        return (over / rule["size"]).to_integral_value(ROUND_CEILING) * Decimal(rule["amount"])
+        packages = (over / Decimal(rule["size"])).to_integral_value(ROUND_CEILING)
+        return packages * Decimal(rule["amount"])
     if rule["model"] == "volume":
         tier = next(each for each in rule["tiers"] if each["up_to"] is None or over <= each["up_to"])
         return Decimal(over * Decimal(tier["unit_amount"]))
