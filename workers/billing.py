@@ -1,9 +1,11 @@
 """Month closes, estimates and recounts. Any number of beats may tick them: each period's work is done once (job_runs, month_closes)."""
 
+import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 
 import structlog
+from celery.exceptions import SoftTimeLimitExceeded
 
 from models.database import transaction
 from models.operations import closing, estimates, job_runs, recounts
@@ -16,26 +18,34 @@ from workers.app import app
 log = structlog.get_logger("workers.billing")
 
 BATCH = 200
-ESTIMATED_AT_ONCE = 20
+LONGEST_RUN_S = 60.0
+"""A run that finds ever more makes way for other work; the next tick goes on."""
 
 
 @app.task(name="billing.close")
 def close() -> None:
     """Drafts the months that have ended, and finalizes those whose grace is over: all that were missed, the oldest first."""
     issuer = issuer_of(settings())
-    while each_once(closing.ended, lambda of: draft_one(of, issuer)):
-        pass
-    while each_once(closing.reopened, redraft_one):
-        pass
-    while each_once(closing.due, lambda of: finalize_one(of, issuer)):
-        pass
+    until = time.monotonic() + LONGEST_RUN_S
+    for listed, step in (
+        (closing.ended, lambda of: draft_one(of, issuer)),
+        (closing.reopened, redraft_one),
+        (closing.due, lambda of: finalize_one(of, issuer)),
+    ):
+        take(listed, step, until)
 
 
-def each_once(listed: Callable[..., list[TeamMonth]], step: Callable[[TeamMonth], bool]) -> bool:
-    """Takes the step for what is listed now; whether any of them did something, and so more can be listed."""
-    with transaction() as session:
-        batch = listed(session, limit=BATCH)
-    return sum(_going_on(step, of) for of in batch) > 0
+def take(listed: Callable[..., list[TeamMonth]], step: Callable[[TeamMonth], bool], until: float) -> None:
+    """Takes the step for all that is listed, as long as one of a batch gets somewhere and time is left."""
+    progress = True
+    while progress and time.monotonic() < until:
+        with transaction() as session:
+            batch = listed(session, limit=BATCH)
+        progress = False
+        for of in batch:
+            if time.monotonic() >= until:
+                return
+            progress |= _going_on(step, of)
 
 
 def draft_one(of: TeamMonth, issuer: Issuer) -> bool:
@@ -70,16 +80,22 @@ def estimate() -> None:
     with transaction() as session:
         if job_runs.is_done(session, estimates.JOB, period):
             return
-    while estimate_batch(hour):
-        pass
-    with transaction() as session:
-        job_runs.claim(session, estimates.JOB, period)
+    if estimate_all(hour, time.monotonic() + LONGEST_RUN_S):
+        with transaction() as session:
+            job_runs.claim(session, estimates.JOB, period)
 
 
-def estimate_batch(hour: datetime) -> int:
-    """How many teams one transaction estimated."""
-    with transaction() as session:
-        return estimates.estimate(session, hour, limit=ESTIMATED_AT_ONCE)
+def estimate_all(hour: datetime, until: float) -> bool:
+    """Estimates each team in a transaction of its own; whether all of them have an estimate of the hour now."""
+    while time.monotonic() < until:
+        with transaction() as session:
+            teams = estimates.waiting(session, hour, limit=BATCH)
+        if not teams:
+            return True
+        for team_id in teams:
+            with transaction() as session:
+                estimates.estimate(session, team_id, hour)
+    return False
 
 
 @app.task(name="billing.recount")
@@ -97,6 +113,8 @@ def recount() -> None:
 def _going_on(step: Callable[[TeamMonth], bool], of: TeamMonth) -> bool:
     try:
         return step(of)
+    except SoftTimeLimitExceeded:
+        raise
     except Exception:  # one team's trouble must not hold up the others
         log.exception("month not closed", team_id=str(of.team_id), month=str(of.month))
         return False

@@ -12,25 +12,31 @@ from models.queries.month_usage import plans_in, recount
 from models.tables import ChargeEstimate
 
 JOB = "charges.estimate"
-# Whoever estimates a team holds its current plan period, so that another passes it over.
-WAITING = text("""
+WAITING = """
 SELECT p.team_id FROM plan_periods p JOIN teams t ON t.id = p.team_id AND t.deleted_at IS NULL
 LEFT JOIN charge_estimates e ON e.team_id = p.team_id AND e.month = :month
 WHERE p.ends_at IS NULL AND (e.as_of IS NULL OR e.as_of < :hour)
-ORDER BY p.team_id LIMIT :limit FOR NO KEY UPDATE OF p SKIP LOCKED
-""")
+"""
+LISTED = text(f"{WAITING} ORDER BY p.team_id LIMIT :limit")
+# Whoever estimates a team holds its plan period, so that another passes it over.
+HELD = text(f"{WAITING} AND p.team_id = :team_id FOR NO KEY UPDATE OF p SKIP LOCKED")
 
 
-def estimate(session: Session, hour: datetime, *, limit: int) -> int:
+def waiting(session: Session, hour: datetime, *, limit: int) -> list[UUID]:
+    """Teams that have no estimate of the hour (UTC, its beginning)."""
+    return list(session.scalars(LISTED, {"month": month_of(hour), "hour": hour, "limit": limit}))
+
+
+def estimate(session: Session, team_id: UUID, hour: datetime) -> bool:
     """
-    Estimates up to `limit` teams that have no estimate of the hour (UTC, its beginning); how many it did. Any number of workers
-    may run it at once, and each team is estimated once.
+    Estimates what the month has cost the team by this hour; whether this transaction is the one to do it, as any number of
+    workers may try.
     """
     month = month_of(hour)
-    teams = list(session.scalars(WAITING, {"month": month, "hour": hour, "limit": limit}))
-    for team_id in teams:
-        _estimate(session, team_id, month, hour)
-    return len(teams)
+    if session.scalar(HELD, {"month": month, "hour": hour, "team_id": team_id}) is None:
+        return False
+    _estimate(session, team_id, month, hour)
+    return True
 
 
 def month_of(moment: datetime) -> date:

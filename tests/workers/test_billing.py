@@ -1,6 +1,7 @@
 """The billing tasks: each twice, by two beats at once, and once after it died; and what an operator is shown."""
 
 import json
+import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
@@ -88,6 +89,18 @@ def test_trouble_with_one_month_holds_up_no_other(team: TeamSetting, monkeypatch
     assert sorted(finals(team)) == [(JANUARY, 4_900), (date(2025, 2, 1), 4_900)]
 
 
+def test_a_run_ends_in_time_and_the_next_one_goes_on(
+    team: TeamSetting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    billing.on_plans(team, ("pro", "2025-01-01", "2025-03-01"))
+    with monkeypatch.context() as patched:
+        patched.setattr(jobs, "LONGEST_RUN_S", 0)
+        jobs.close()
+    assert billing.invoices(team) == []
+    jobs.close()
+    assert len(finals(team)) == 2
+
+
 def test_a_voided_month_is_drafted_again_at_once(team: TeamSetting) -> None:
     billing.on_plans(team, ("pro", "2025-01-01", "2025-02-01"))
     jobs.close()
@@ -149,8 +162,7 @@ def test_the_estimate(team: TeamSetting, monkeypatch: pytest.MonkeyPatch) -> Non
     jobs.estimate()
     assert estimate_of(team)[0].total == 5_900  # once an hour
     # An hour later, by the clock of those who ask for it.
-    while jobs.estimate_batch(as_of + timedelta(hours=1)):
-        pass
+    assert jobs.estimate_all(as_of + timedelta(hours=1), time.monotonic() + 60)
     assert estimate_of(team)[0].total == 6_900
 
 
