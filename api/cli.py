@@ -12,7 +12,7 @@ import orjson
 from environs import Env
 from flask import Flask, current_app
 
-from api import event_catalogue, usage_cli
+from api import billing_cli, event_catalogue, usage_cli
 from api.docs import document
 from api.permission_matrix import matrix
 from models import json_text, plans
@@ -40,6 +40,7 @@ def register(app: Flask) -> None:
     app.cli.add_command(erase_user)
     app.cli.add_command(usage_cli.usage)
     app.cli.add_command(price_book)
+    app.cli.add_command(billing_cli.group)
 
 
 @click.command()

@@ -22,6 +22,8 @@ app = Celery(
         "workers.mail",
         "workers.webhooks",
         "workers.tasks",
+        "workers.billing",
+        "workers.payments",
         "workers.maintenance",
         "workers.retention",
     ],

@@ -559,3 +559,50 @@ class UsageBackfillApplied(UsageBackfillEvent):
 )
 class UsageBackfillReverted(UsageBackfillEvent):
     reversed: int
+
+
+@dataclass(frozen=True, slots=True)
+class InvoiceEvent(Event):
+    invoice_id: UUID
+    name: str
+    """Its number."""
+
+
+@event("invoice_finalized", "invoice", "{actor} finalized the invoice {resource} over {amount}")
+class InvoiceFinalized(InvoiceEvent):
+    period_start: date
+    period_end: date
+    """The first day after it."""
+    total: int
+    """Minor units."""
+    currency: str
+    amount: str
+    """The total as people read it."""
+
+
+@event(
+    "invoice_voided",
+    "invoice",
+    "{actor} voided the invoice {resource} by the credit note {credit_note}: {reason}",
+)
+class InvoiceVoided(InvoiceEvent):
+    credit_note_id: UUID
+    credit_note: str
+    """Its number."""
+    reason: str
+
+
+@event("invoice_paid", "invoice", "{actor} noted that the invoice {resource} is paid")
+class InvoicePaid(InvoiceEvent): ...
+
+
+@event("invoice_payment_failed", "invoice", "{actor} noted that paying the invoice {resource} failed")
+class InvoicePaymentFailed(InvoiceEvent):
+    state: str
+    """failed, while it is tried again; uncollectible, when it was given up."""
+
+
+@event("billing_details_updated", "team", "{actor} changed who the invoices of {resource} are made out to")
+class BillingDetailsUpdated(TeamEvent):
+    fields: list[str]
+    """Which changed; what they say can be a person's, and stands in the billing details alone."""

@@ -17,6 +17,7 @@ WITH ended AS (
 INSERT INTO plan_periods (team_id, plan, price_book, starts_at)
 VALUES (:team_id, :plan, :price_book, coalesce((SELECT ends_at FROM ended), now()))
 """)
+END = text("UPDATE plan_periods SET ends_at = clock_timestamp() WHERE team_id = :team_id AND ends_at IS NULL")
 SET_QUOTAS = text("SELECT set_quotas(:team_id, CAST(:metrics AS text[]), CAST(:maxima AS numeric[]))")
 
 
@@ -40,3 +41,8 @@ def hard_limits(plan: Plan) -> dict[str, int]:
         for metric, terms in plan.metrics.items()
         if terms.is_hard
     }
+
+
+def end(session: Session, team: Team) -> None:
+    """The team is on no plan from now on, as it is deleted; the caller has locked it."""
+    session.execute(END, {"team_id": team.id})

@@ -66,6 +66,7 @@ def delete(session: Session, access: Access, team: Team) -> None:
     """Soft: nobody can enter it any more; the owner can restore it until RESTORABLE_FOR is over, then it is purged."""
     access = reenter(session, access, Permission.teams_delete)
     team.deleted_at = func.now()
+    plan_periods.end(session, team)
     record(session, access, TeamDeleted(team_id=team.id, name=team.name))
 
 
@@ -81,6 +82,7 @@ def restore(session: Session, actor: Actor, team_id: UUID) -> Team:
         raise NotFound("deleted team")
     team.deleted_at = None
     session.flush()  # updated_at comes back
+    plan_periods.begin(session, team)
     record(session, enter_new_team(actor, team.id, ADMIN), TeamRestored(team_id=team.id, name=team.name))
     return team
 

@@ -12,13 +12,26 @@ from models.tables.activity import (
 from models.tables.activity_exports import ActivityExport
 from models.tables.activity_reads import ActivityRead
 from models.tables.api_keys import Agent, ApiKey
-from models.tables.billing import Invoice, InvoiceLine, InvoiceNumber, JobRun, PlanPeriod, PriceBook
+from models.tables.billing import (
+    BillingDetails,
+    Charge,
+    ChargeEstimate,
+    Invoice,
+    InvoiceLine,
+    InvoiceNumber,
+    JobRun,
+    MonthClose,
+    PlanPeriod,
+    PriceBook,
+    UsageDifference,
+)
 from models.tables.checkpoints import Checkpoint, SigningKey
 from models.tables.idempotency import IdempotencyKey
 from models.tables.invitations import Invitation
 from models.tables.mails import Mail
 from models.tables.members import TeamMember
 from models.tables.outbox import OutboxEvent
+from models.tables.payments import Payment, PaymentCustomer, PaymentNotice, PaymentOrder
 from models.tables.permissions import PermissionGrant
 from models.tables.refusals import RefusedAttempt
 from models.tables.sessions import UserSession
@@ -52,6 +65,9 @@ __all__ = [
     "ActivityRead",
     "Agent",
     "ApiKey",
+    "BillingDetails",
+    "Charge",
+    "ChargeEstimate",
     "Checkpoint",
     "DeletedWorkspace",
     "Erasure",
@@ -63,7 +79,12 @@ __all__ = [
     "JobRun",
     "Mail",
     "MailedToken",
+    "MonthClose",
     "OutboxEvent",
+    "Payment",
+    "PaymentCustomer",
+    "PaymentNotice",
+    "PaymentOrder",
     "PermissionGrant",
     "PlanPeriod",
     "PriceBook",
@@ -79,6 +100,7 @@ __all__ = [
     "UsageBackfill",
     "UsageBackfillEvent",
     "UsageBreakdown",
+    "UsageDifference",
     "UsageLedger",
     "UsagePending",
     "UsageQuota",

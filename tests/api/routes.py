@@ -21,6 +21,7 @@ UUIDS = (
     "deleted_team_id", "export_id",
     "deleted_team_id", "webhook_id", "delivery_id",
     "deleted_team_id", "reservation_id", "ledger_id", "backfill_id",
+    "deleted_team_id", "invoice_id",
 )  # fmt: skip
 NAMES = ("name",)
 CONVERTER = re.compile(r"<\w+:")

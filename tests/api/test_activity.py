@@ -11,9 +11,10 @@ import workers.usage
 from models.database import transaction
 from models.events.catalogue import CATALOGUE
 from models.operations import activity_exports as operations
-from models.operations import erasures, price_books, refusals, webhooks
+from models.operations import erasures, payments, price_books, refusals, webhooks
 from models.queries import activity_exports
 from models.tables import Webhook
+from tests import billing
 from tests.books import load_reissue
 from tests.factories import (
     Person,
@@ -94,6 +95,7 @@ def make_everything_happen(app: Flask) -> TeamSetting:
     do("DELETE", "/legal-hold")
     make_exports_happen(setting)
     make_usage_happen(setting)
+    make_invoices_happen(setting)
     do("DELETE", f"/workspaces/{workspace}")
     make_webhooks_happen(setting)
     owner.delete(path)
@@ -232,6 +234,27 @@ def make_usage_happen(setting: TeamSetting) -> None:
     do(f"/backfills/{backfill}/revert")
 
 
+def make_invoices_happen(setting: TeamSetting) -> None:
+    """Three months on the pro plan: the first one's invoice is voided, and the others' are not paid, and paid."""
+    billing.on_plans(setting, ("pro", "2025-01-01", "2025-04-01"), ("pro", "2026-01-01", None))
+    execute(
+        "UPDATE plan_periods SET starts_at = now() WHERE team_id = :id AND ends_at IS NULL", id=setting.id
+    )
+    details = {"name": "Tides Ltd", "address": "1 Quay"}
+    assert setting.owner.put(f"{setting.path}/billing-details", json=details).status_code == 200
+    billing.close(setting)
+    voided, unpaid, paid = [row.id for row in billing.invoices(setting)]
+    answer = setting.owner.post(f"{setting.path}/invoices/{voided}/void", json={"reason": "wrong buyer"})
+    assert answer.status_code == 201
+    for invoice_id, state in ((unpaid, "failed"), (paid, "paid")):
+        execute(
+            "UPDATE payments SET reference = CAST(:id AS text) WHERE invoice_id = CAST(:id AS uuid)",
+            id=str(invoice_id),
+        )
+        with transaction() as session:
+            payments.settle(session, "null", str(invoice_id), state)
+
+
 @pytest.fixture(scope="module")
 def eventful(app: Flask) -> TeamSetting:
     return make_everything_happen(app)
@@ -303,6 +326,11 @@ SUMMARIES = {
     "usage_backfill_created": "Owner opened the backfill May: the exporter was down",
     "usage_backfill_applied": "Owner applied the backfill May: 1 counted, 1 known before",
     "usage_backfill_reverted": "Owner took the backfill May back: 1 rows",
+    "invoice_finalized": "The system finalized the invoice {number} over 49.00 USD",
+    "invoice_voided": "Owner voided the invoice {number} by the credit note {credit_note}: wrong buyer",
+    "invoice_paid": "The system noted that the invoice {number} is paid",
+    "invoice_payment_failed": "The system noted that paying the invoice {number} failed",
+    "billing_details_updated": "Owner changed who the invoices of Tides are made out to",
 }
 """What the newest row of each action says."""
 
@@ -310,7 +338,9 @@ SUMMARIES = {
 @pytest.mark.parametrize("action", SUMMARIES)
 def test_each_event_says_in_a_sentence_what_happened(eventful: TeamSetting, action: str) -> None:
     newest = log(eventful, action=action, limit=1)[0]
-    assert newest["summary"] == SUMMARIES[action]
+    said = newest["metadata"]
+    expected = SUMMARIES[action].replace("{number}", said.get("name", ""))
+    assert newest["summary"] == expected.replace("{credit_note}", said.get("credit_note", ""))
     assert newest["resource_type"] == CATALOGUE[action].resource_type
 
 

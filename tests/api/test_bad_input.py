@@ -104,6 +104,13 @@ VALID: dict[str, dict[str, Any]] = {
     "ReservationSettleSchema": {"tokens": {"input": 1}, "model": "large"},
     "CorrectionSchema": {"ledger_id": ID, "reason": "counted twice"},
     "BackfillCreateSchema": {"name": "May", "reason": "the exporter was down"},
+    "VoidSchema": {"reason": "wrong buyer"},
+    "BillingDetailsSchema": {
+        "name": "Tides Ltd",
+        "address": "1 Quay",
+        "tax_id": "X1",
+        "email": "a@example.com",
+    },
     "UsageReportSchema": {"events": [{"external_id": "a", "metric": "llm_tokens_used", "quantity": 1}]},
 }
 """A good body of every schema. The tests change one thing of it, so a refusal can only be for that."""

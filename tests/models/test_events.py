@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from typing import Any
 from uuid import UUID
 
@@ -25,10 +25,14 @@ from models.operations import (
     agents,
     api_keys,
     backfills,
+    billing_details,
+    closing,
     corrections,
     erasures,
     invitations,
+    invoices,
     members,
+    payments,
     price_books,
     refusals,
     reservations,
@@ -40,6 +44,7 @@ from models.operations import (
     webhooks,
     workspaces,
 )
+from models.operations.closing import TeamMonth
 from models.operations.usage import Unit, UsageEvent
 from models.posting import Answer
 from models.queries import activity as log
@@ -59,6 +64,9 @@ from models.tables import (
     Agent,
     ApiKey,
     Invitation,
+    Invoice,
+    MonthClose,
+    Payment,
     PermissionGrant,
     RefusedAttempt,
     Task,
@@ -71,6 +79,7 @@ from models.tables import (
     WorkspaceMember,
 )
 from models.tables.usage import Metric
+from tests.billing import ISSUER
 from tests.books import REISSUE, load_reissue
 from tests.factories import Person, TeamSetting, drain, execute, fold, make_person
 
@@ -441,6 +450,50 @@ def use_half_of_the_tokens(scene: Scene) -> None:
     usage.report(*scene.args, [half])
     while usage.fold(scene.session, 5_000):
         pass
+
+
+def finalize(scene: Scene) -> UUID:
+    """The invoice of January 2025, in which the team was on the pro plan."""
+    scene.session.execute(
+        text(
+            "UPDATE plan_periods SET plan = 'pro', starts_at = '2025-01-01', ends_at = '2025-02-01' WHERE team_id = :id AND id ="
+            " (SELECT min(id::text)::uuid FROM plan_periods WHERE team_id = :id)"
+        ),
+        {"id": scene.setting.id},
+    )
+    of = TeamMonth(scene.setting.id, date(2025, 1, 1))
+    assert closing.draft(scene.session, of, grace=ISSUER.grace)
+    close = closing.finalize(scene.session, of, issuer=ISSUER)
+    assert isinstance(close, MonthClose)
+    assert close.invoice_id
+    scene.arranged = scene.session.get_one(Invoice, close.invoice_id)
+    return close.invoice_id
+
+
+def finalized(scene: Scene) -> Invoice:
+    """An invoice, with the event of its finalizing out of the way."""
+    finalize(scene)
+    scene.session.execute(text("DELETE FROM outbox WHERE team_id = :id"), {"id": scene.setting.id})
+    invoice: Invoice = scene.arranged
+    return invoice
+
+
+def void(scene: Scene) -> None:
+    scene.arranged = (
+        finalized(scene),
+        invoices.void(*scene.args, scene.arranged.id, reason="wrong buyer", issuer=ISSUER),
+    )
+
+
+def hear(scene: Scene, state: str) -> None:
+    payment = scene.session.get_one(Payment, finalized(scene).id)
+    payment.reference = f"in_{payment.invoice_id}"
+    scene.session.flush()
+    payments.settle(scene.session, "null", payment.reference, state)
+
+
+def said_of_the_invoice(scene: Scene) -> dict[str, Any]:
+    return {"invoice_id": str(scene.arranged.id), "name": scene.arranged.number}
 
 
 CASES = [
@@ -943,6 +996,54 @@ CASES = [
         lambda scene: scene.said_of_the_webhook(seq=5),
         "Owner had the event 5 sent again to the webhook to hooks.example",
     ),
+    Case(
+        "invoice_finalized",
+        finalize,
+        lambda scene: {
+            **said_of_the_invoice(scene),
+            "period_start": "2025-01-01",
+            "period_end": "2025-02-01",
+            "total": 4_900,
+            "currency": "USD",
+            "amount": "49.00 USD",
+        },
+        "The system finalized the invoice {number} over 49.00 USD",
+        by=SYSTEM,
+    ),
+    Case(
+        "invoice_voided",
+        void,
+        lambda scene: {
+            "invoice_id": str(scene.arranged[0].id),
+            "name": scene.arranged[0].number,
+            "credit_note_id": str(scene.arranged[1].id),
+            "credit_note": scene.arranged[1].number,
+            "reason": "wrong buyer",
+        },
+        "Owner voided the invoice {number} by the credit note {credit_note}: wrong buyer",
+    ),
+    Case(
+        "invoice_paid",
+        lambda scene: hear(scene, "paid"),
+        said_of_the_invoice,
+        "The system noted that the invoice {number} is paid",
+        by=SYSTEM,
+    ),
+    Case(
+        "invoice_payment_failed",
+        lambda scene: hear(scene, "failed"),
+        lambda scene: {**said_of_the_invoice(scene), "state": "failed"},
+        "The system noted that paying the invoice {number} failed",
+        by=SYSTEM,
+    ),
+    Case(
+        "billing_details_updated",
+        lambda scene: billing_details.put(
+            *scene.args, scene.team, {"name": "Tides Ltd", "address": "1 Quay", "tax_id": None, "email": None}
+        ),
+        lambda scene: {**scene.said_of_the_team, "fields": ["name", "address"]},
+        "Owner changed who the invoices of Design are made out to",
+    ),
 ]
 ELSEWHERE = {
     "activity_purged",  # tests/workers/test_retention.py
@@ -1011,6 +1112,8 @@ def test_a_change_records_its_event(case: Case, scene_by: Callable[[Session, str
     assert drain() == 1
     shown = newest(scene.access)
     sentence = case.sentence.replace("{newcomer}", scene.newcomer.email)
+    sentence = sentence.replace("{number}", str(expected.get("name")))
+    sentence = sentence.replace("{credit_note}", str(expected.get("credit_note")))
     assert (shown.row.action, shown.row.details, shown.summary) == (case.type, expected, sentence)
     assert (shown.row.id, shown.row.created_at) == (row.event_id, row.created_at)
 
