@@ -9,6 +9,7 @@ import argparse
 import fcntl
 import os
 import secrets
+import shutil
 import signal
 import subprocess
 import sys
@@ -165,8 +166,16 @@ def _environment(settings: Settings, servers: Sequence[EmbeddedServer], *, demo:
         **os.environ,
         **{addresses[server.name]: server.url for server in servers},
         "AGENTHQ_DATA": str(settings.data_directory),
+        "PROMETHEUS_MULTIPROC_DIR": str(_empty(settings.data_directory / "metrics")),
         "PYTHONUNBUFFERED": "1",
     }
+
+
+def _empty(directory: Path) -> Path:
+    """The directory, with nothing in it: what an earlier run counted would add to this one's."""
+    shutil.rmtree(directory, ignore_errors=True)
+    directory.mkdir(parents=True)
+    return directory
 
 
 def _app_programs(settings: Settings) -> list[Program]:

@@ -45,6 +45,10 @@ class Settings:
     """Who mails say they are from, like `Name <name@example.com>`."""
     public_url: str
     """What the links in mails begin with: how people reach this service. Without a slash at its end."""
+    metrics_token: str
+    """What `/metrics` asks for as bearer; empty: nothing."""
+    worker_metrics_port: int
+    """Where a worker serves what its processes counted; 0: nowhere."""
     log_level: str
     log_format: str
     """json, or console for people."""
@@ -73,6 +77,8 @@ class Settings:
             mail_url=env.str("MAIL_URL", (data_directory / "mail").absolute().as_uri(), validate=_mail_url),
             mail_from=env.str("MAIL_FROM", "AgentHQ <agenthq@localhost>", validate=_sender),
             public_url=env.str("PUBLIC_URL", f"http://127.0.0.1:{port}", validate=_web_url).rstrip("/"),
+            metrics_token=env.str("METRICS_TOKEN", ""),
+            worker_metrics_port=env.int("WORKER_METRICS_PORT", 0, validate=validate.Range(0, 65535)),
             log_level=env.str(
                 "LOG_LEVEL", "INFO", validate=validate.OneOf(["DEBUG", "INFO", "WARNING", "ERROR"])
             ),
