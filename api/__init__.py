@@ -22,6 +22,7 @@ from api import (
     limits,
     members,
     metering,
+    metrics,
     passwords,
     payments,
     permissions,
@@ -98,11 +99,13 @@ def create_app(configuration: Settings | None = None) -> Flask:
     if configuration.web_role != REALTIME:  # whose routes are all exempt
         limits.register(app, configuration)
     metering.register(app)
+    metrics.register(app)
     api = app.extensions[docs.EXTENSION] = docs.OpenApi(app)
     errors.register(app)  # after flask-smorest, whose error format is not ours
     if configuration.web_role != REALTIME:
         for noun in BLUEPRINTS:
             api.register_blueprint(noun.blueprint)
+    limits.limiter.exempt(metrics.blueprint)
     for plain in (health.blueprint, docs.blueprint, assets.blueprint):
         limits.limiter.exempt(plain)
         app.register_blueprint(plain)

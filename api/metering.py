@@ -27,6 +27,7 @@ from api.errors import domain_problem
 from models.access.entry import Access, enter_team
 from models.database import single_statements, transaction
 from models.errors import DomainError, QuotaExceeded, Unavailable
+from models.metrics import CALLS_COUNTED
 from models.operations import usage
 from models.operations.usage import Caller
 
@@ -92,6 +93,7 @@ class CallCounter:
                     return False
                 time.sleep(RETRY_PAUSE_S)
             else:
+                CALLS_COUNTED.observe(sum(batch.calls.values()))
                 return True
 
 

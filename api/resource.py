@@ -29,6 +29,7 @@ from models.access.permissions import Permission
 from models.database import transaction
 from models.errors import DomainError, PermissionDenied, PreconditionFailed
 from models.events.record import EVENTS_RECORDED
+from models.metrics import ENTER_SECONDS
 from models.operations import refusals
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -129,14 +130,15 @@ class Resource(MethodView):
             self.actor = enter(self.session, credential())
             g.user_id = self.actor.user_id
             return
-        self.access = enter_team(
-            self.session,
-            credential(),
-            path.pop("team_id"),
-            workspace_id=path.get("workspace_id"),
-            task_id=path.get("task_id"),
-            leaving=path.get(requirement.unless_self) if requirement.unless_self else None,
-        )
+        with ENTER_SECONDS.time():
+            self.access = enter_team(
+                self.session,
+                credential(),
+                path.pop("team_id"),
+                workspace_id=path.get("workspace_id"),
+                task_id=path.get("task_id"),
+                leaving=path.get(requirement.unless_self) if requirement.unless_self else None,
+            )
         g.user_id, g.access = self.access.user_id, self.access
         oneself = requirement.unless_self and path.get(requirement.unless_self) == self.access.user_id
         if isinstance(requirement.needs, Permission) and not oneself:

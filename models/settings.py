@@ -83,6 +83,10 @@ class Settings:
     """What Stripe signs its webhooks with."""
     stripe_api_base: str
     """Where Stripe's API is."""
+    metrics_token: str
+    """What `/metrics` asks for as bearer; empty: nothing."""
+    worker_metrics_port: int
+    """Where a worker serves what its processes counted; 0: nowhere."""
     log_level: str
     log_format: str
     """json, or console for people."""
@@ -136,6 +140,8 @@ class Settings:
             stripe_api_base=env.str("STRIPE_API_BASE", "https://api.stripe.com", validate=_web_url).rstrip(
                 "/"
             ),
+            metrics_token=env.str("METRICS_TOKEN", ""),
+            worker_metrics_port=env.int("WORKER_METRICS_PORT", 0, validate=validate.Range(0, 65535)),
             log_level=env.str(
                 "LOG_LEVEL", "INFO", validate=validate.OneOf(["DEBUG", "INFO", "WARNING", "ERROR"])
             ),

@@ -82,7 +82,7 @@ def restore(session: Session, actor: Actor, team_id: UUID) -> Team:
         raise NotFound("deleted team")
     team.deleted_at = None
     session.flush()  # updated_at comes back
-    plan_periods.begin(session, team)
+    plan_periods.begin(session, team, plans.last_book_of(session, team.id))
     record(session, enter_new_team(actor, team.id, ADMIN), TeamRestored(team_id=team.id, name=team.name))
     return team
 

@@ -1,6 +1,7 @@
 """The price books that are loaded, and the plans of the newest: what a team gets that chooses one now."""
 
 from typing import NamedTuple
+from uuid import UUID
 
 from sqlalchemy import select, text
 from sqlalchemy.orm import Session
@@ -8,7 +9,7 @@ from sqlalchemy.orm import Session
 from models.errors import NotFound
 from models.plans import Book, Plan, parse
 from models.queries.paging import Page, Slice, bad_cursor
-from models.tables import PriceBook
+from models.tables import PlanPeriod, PriceBook
 
 THIS_MONTH = text("SELECT date_trunc('month', now() AT TIME ZONE 'UTC')::date")
 NEWEST = text("SELECT version, sha256 FROM price_books ORDER BY version DESC LIMIT 1")
@@ -44,6 +45,17 @@ def book(session: Session, version: int) -> Book:
     if sha256 is None:
         raise NotFound("price book")
     return _book(session, version, sha256)
+
+
+def last_book_of(session: Session, team_id: UUID) -> Book:
+    """The book of the team's last plan period, ended or not."""
+    last = (
+        select(PlanPeriod.price_book)
+        .where(PlanPeriod.team_id == team_id)
+        .order_by(PlanPeriod.starts_at.desc())
+        .limit(1)
+    )
+    return book(session, session.scalars(last).one())
 
 
 def loaded(session: Session) -> list[LoadedBook]:
