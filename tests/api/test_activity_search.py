@@ -224,7 +224,7 @@ def test_a_real_history_is_searched(app: Flask, history: Rows) -> None:
     with transaction() as session:
         access = setting.owner.enter(session, setting.id)
         for change in changes:
-            task = {
+            task: dict[str, Any] = {
                 "task_id": uuid7(),
                 "workspace_id": setting.workspace_id,
                 "title": change["title"] or "-",
