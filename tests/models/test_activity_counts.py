@@ -29,7 +29,7 @@ def happen(team: TeamSetting, count: int, *, seed: int = 1, agent: str | None = 
     """So many events of several months, actors and workspaces, drained."""
     dice = random.Random(seed)
     now = datetime.now(UTC)
-    rows = [
+    rows: list[dict[str, Any]] = [
         {
             "event_id": uuid7(),
             "team_id": team.id,
