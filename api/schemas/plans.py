@@ -3,15 +3,11 @@ from typing import Any
 from marshmallow import fields, validate
 
 from api.schemas.base import Schema, Time
+from api.schemas.billing import MoneySchema
 from models.charges import UNITS
 from models.plans import PLANS, Book, PackagePrice, Plan, Price
 from models.queries.plan_preview import Outcome, Preview
 from models.tables.usage import Metric
-
-
-class MoneySchema(Schema):
-    amount = fields.Integer(metadata={"description": "Minor units."})
-    currency = fields.String()
 
 
 class TierSchema(Schema):
