@@ -7,7 +7,6 @@ from gevent import monkey
 monkey.patch_all()  # before anything else is imported: what keeps an unpatched socket or lock blocks every other socket
 
 import gc  # noqa: E402
-import os  # noqa: E402
 import resource  # noqa: E402
 import sys  # noqa: E402
 from typing import Any  # noqa: E402
@@ -48,7 +47,7 @@ def post_worker_init(worker: Any) -> None:
 
 def child_exit(_server: Any, worker: Any) -> None:
     """A worker that is gone has no open sockets; what it counted stays."""
-    if os.environ.get("PROMETHEUS_MULTIPROC_DIR"):
+    if settings().metrics_directory:
         mark_process_dead(worker.pid)  # type: ignore[no-untyped-call]
 
 

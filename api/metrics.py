@@ -1,7 +1,6 @@
 """`/metrics`: what this process and those beside it counted, and what waits in the database (models/metrics.py)."""
 
 import hmac
-import os
 import time
 from collections.abc import Iterator
 
@@ -19,7 +18,6 @@ from models.queries.backlog import backlog
 from models.settings import settings
 
 blueprint = Blueprint("metrics", __name__)
-DIRECTORY = "PROMETHEUS_MULTIPROC_DIR"
 HELP = {
     "outbox_events": "Events that wait to be drained into the log.",
     "outbox_seconds": "Age of the oldest event that waits.",
@@ -55,7 +53,7 @@ def metrics() -> Response:
     if wanted and not (scheme.lower() == "bearer" and hmac.compare_digest(sent.encode(), wanted.encode())):
         raise NotFound("page")
     registry = CollectorRegistry()
-    if os.environ.get(DIRECTORY):
+    if settings().metrics_directory:
         MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
     else:
         registry.register(REGISTRY)

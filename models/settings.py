@@ -85,6 +85,8 @@ class Settings:
     """Where Stripe's API is."""
     metrics_token: str
     """What `/metrics` asks for as bearer; empty: nothing."""
+    metrics_directory: str | None
+    """Where processes that are watched together keep what they counted; prometheus-client reads the variable, too."""
     worker_metrics_port: int
     """Where a worker serves what its processes counted; 0: nowhere."""
     log_level: str
@@ -141,6 +143,7 @@ class Settings:
                 "/"
             ),
             metrics_token=env.str("METRICS_TOKEN", ""),
+            metrics_directory=env.str("PROMETHEUS_MULTIPROC_DIR", "") or None,
             worker_metrics_port=env.int("WORKER_METRICS_PORT", 0, validate=validate.Range(0, 65535)),
             log_level=env.str(
                 "LOG_LEVEL", "INFO", validate=validate.OneOf(["DEBUG", "INFO", "WARNING", "ERROR"])

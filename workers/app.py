@@ -1,7 +1,6 @@
 """The Celery application: `celery -A workers.app worker` and `celery -A workers.app beat`."""
 
 import logging
-import os
 from typing import Any
 
 from celery import Celery, signals
@@ -51,7 +50,7 @@ def without_traceback(record: logging.LogRecord) -> bool:
 @signals.worker_ready.connect
 def serve_metrics(**_: Any) -> None:
     """On WORKER_METRICS_PORT, where no web process reads the directory of this worker's processes."""
-    if (port := settings().worker_metrics_port) and os.environ.get("PROMETHEUS_MULTIPROC_DIR"):
+    if (port := settings().worker_metrics_port) and settings().metrics_directory:
         registry = CollectorRegistry()
         MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
         start_http_server(port, registry=registry)
@@ -59,7 +58,7 @@ def serve_metrics(**_: Any) -> None:
 
 @signals.worker_process_shutdown.connect
 def forget_process(pid: int, **_: Any) -> None:
-    if os.environ.get("PROMETHEUS_MULTIPROC_DIR"):
+    if settings().metrics_directory:
         mark_process_dead(pid)  # type: ignore[no-untyped-call]
 
 

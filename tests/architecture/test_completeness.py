@@ -20,6 +20,7 @@ from models.events.catalogue import CATALOGUE
 from models.operations.account_events import AccountAction
 from models.operations.changes import MASKED, SECRET_WORDS, apply_changes, is_secret
 from models.tables import User
+from tests import billing
 from tests.accounts import PASSWORD, Account, Mailbox, post
 from tests.api.routes import ROUTES, Route
 from tests.factories import (
@@ -54,6 +55,11 @@ LEAVES_NONE = {
     "POST /me/verify-email": "a mail, sent again; the verification itself is recorded",
     "POST /me/two-factor": "a secret that counts for nothing until it is confirmed, which is recorded",
     "POST /teams/<team_id>/activity/exports/<export_id>/link": "another link to one's own file; the export itself is recorded",
+    "POST /teams/<team_id>/usage/backfills/<backfill_id>/events": "staged in a set that is recorded when it is applied",
+    "POST /teams/<team_id>/usage/reservations": "a reservation is a row of its own; one that is never settled is told of",
+    "POST /teams/<team_id>/usage/reservations/<reservation_id>/release": "as above",
+    "POST /teams/<team_id>/usage/reservations/<reservation_id>/settle": "as reporting usage",
+    "POST /webhooks/stripe": "what Stripe says is kept in an inbox; what follows from it is recorded (test_payments.py)",
     "POST /me/erase": "the person's stream goes with the account; the teams' logs say member_erased (test_erasure.py)",
 }
 Call = Callable[["Scene"], Answer]
@@ -204,6 +210,31 @@ def of_export(method: str, scene: Scene) -> Answer:
     return scene.of_team(method, f"/activity/exports/{made.json['id']}")
 
 
+TOKENS = {"external_id": "a", "metric": "llm_tokens_used", "quantity": 5}
+
+
+def correct(scene: Scene) -> Answer:
+    assert scene.of_team("POST", "/usage", {"events": [TOKENS]}).status_code == 202
+    row = scene.of_team("GET", "/usage/ledger?metric=llm_tokens_used").json["items"][0]
+    return scene.of_team("POST", "/usage/corrections", {"ledger_id": row["id"], "reason": "twice"})
+
+
+def of_backfill(verb: str, scene: Scene) -> Answer:
+    made = scene.of_team("POST", "/usage/backfills", {"name": "May", "reason": "late"})
+    path = f"/usage/backfills/{made.json['id']}"
+    assert scene.of_team("POST", f"{path}/events", {"events": [TOKENS]}).status_code < 300
+    if verb == "revert":
+        assert scene.of_team("POST", f"{path}/apply").status_code == 200
+    return scene.of_team("POST", f"{path}/{verb}")
+
+
+def void(scene: Scene) -> Answer:
+    billing.on_plans(scene.setting, ("pro", "2025-01-01", "2025-02-01"), ("pro", "2099-01-01", None))
+    billing.close(scene.setting)
+    (invoice,) = billing.invoices(scene.setting)
+    return scene.of_team("POST", f"/invoices/{invoice.id}/void", {"reason": "wrong"})
+
+
 def registering(scene: Scene) -> Answer:
     body = {"email": f"x{scene.account.email}", "password": PASSWORD, "name": "Kim"}
     return post(scene.app, "/auth/register", body)
@@ -288,6 +319,16 @@ CALLS: dict[str, Call] = {
     "POST /teams/<team_id>/transfer-ownership": lambda scene: scene.of_team(
         "POST", "/transfer-ownership", {"user_id": str(scene.setting.member.id)}
     ),
+    "POST /teams/<team_id>/usage/backfills": in_team(
+        "POST", "/usage/backfills", {"name": "May", "reason": "late"}
+    ),
+    "POST /teams/<team_id>/usage/backfills/<backfill_id>/apply": partial(of_backfill, "apply"),
+    "POST /teams/<team_id>/usage/backfills/<backfill_id>/revert": partial(of_backfill, "revert"),
+    "POST /teams/<team_id>/usage/corrections": correct,
+    "PUT /teams/<team_id>/billing-details": in_team(
+        "PUT", "/billing-details", {"name": "Tides Ltd", "address": "1 Quay"}
+    ),
+    "POST /teams/<team_id>/invoices/<invoice_id>/void": void,
     "POST /teams/<team_id>/webhooks": in_team("POST", "/webhooks", {"url": "http://127.0.0.1:65535/hook"}),
     "DELETE /teams/<team_id>/webhooks/<webhook_id>": partial(of_webhook, "DELETE", "", None),
     "PATCH /teams/<team_id>/webhooks/<webhook_id>": partial(of_webhook, "PATCH", "", {"enabled": False}),
