@@ -12,7 +12,7 @@ from flask_babel import gettext, lazy_gettext
 from werkzeug.exceptions import HTTPException
 from werkzeug.wrappers import Response as AnyResponse
 
-from api import cookies
+from api import assets, cookies
 from api.console import formats
 from api.errors import STATUS, log
 from api.resource import Resource
@@ -98,6 +98,7 @@ def add_headers(response: Response) -> Response:
     response.headers["Content-Security-Policy"] = POLICY
     response.headers["Referrer-Policy"] = "same-origin"
     response.headers["Vary"] = "Cookie, Accept-Language"
+    assets.compress(response)
     return response
 
 
@@ -140,3 +141,4 @@ def error_page(status: int, detail: str, *, missing: str | None = None) -> Respo
 
 
 formats.register(blueprint)
+blueprint.add_app_template_global(assets.address, "asset")
