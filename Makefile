@@ -45,6 +45,7 @@ check: setup ## all that CI runs: style, types, layers, generated docs, tests
 	$(UNCONNECTED) $(FLASK) openapi --check
 	$(UNCONNECTED) $(FLASK) permissions-doc --check
 	$(UNCONNECTED) $(FLASK) events-doc --check
+	$(UNCONNECTED) $(FLASK) translations --check
 	$(BIN)/pytest -n auto --dist loadfile
 
 format: setup ## format the code and fix what can be fixed
