@@ -34,7 +34,10 @@ from api import (
     workspaces,
 )
 from api.console import accounts, language, overview, page
+from api.console import activity as activity_page
+from api.console import settings as settings_page
 from api.console import tasks as tasks_page
+from api.console import webhooks as webhooks_page
 from api.json import Json
 from api.resource import declared, requires
 from models.access.permissions import Permission
@@ -64,7 +67,7 @@ BLUEPRINTS = (
     presence,
     webhooks,
 )
-PAGES = (accounts, overview, tasks_page)
+PAGES = (accounts, overview, tasks_page, activity_page, webhooks_page, settings_page)
 """Each adds its pages to the console's blueprint as it is imported."""
 LARGEST_BODY = 1024 * 1024
 

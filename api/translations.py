@@ -13,12 +13,13 @@ from babel.messages.extract import DEFAULT_KEYWORDS, extract_from_dir
 from babel.messages.mofile import read_mo, write_mo
 from babel.messages.pofile import read_po, write_po
 
+from api.console.language import TRANSLATIONS
 from api.console.words import phrase
 from models.access.permissions import Permission
 from models.events.catalogue import CATALOGUE
 
 PAGES = Path(__file__).parent / "console"
-DIRECTORY = PAGES / "translations"
+DIRECTORY = TRANSLATIONS
 METHODS = [("**.py", "python"), ("**.html", "jinja2.ext:babel_extract")]
 KEYWORDS = {**DEFAULT_KEYWORDS, "lazy_gettext": None}
 LINE = 120
@@ -66,6 +67,7 @@ def _of_the_domain() -> Iterator[tuple[str, str]]:
     for type_, declared in CATALOGUE.items():
         yield "events", declared.sentence
         yield "events", phrase(type_)
+        yield "events", phrase(declared.resource_type)
     for permission in Permission:
         yield "permissions", permission.description
 
@@ -85,17 +87,31 @@ def _text(catalog: Catalog) -> bytes:
 
 
 def _lacking(catalog: Catalog) -> list[str]:
-    return [str(message.id) for message in catalog if message.id and (not message.string or message.fuzzy)]
+    return [
+        _forms(message.id)[0]
+        for message in catalog
+        if message.id and (message.fuzzy or not all(_forms(message.string)))
+    ]
 
 
 def _is_compiled(catalog: Catalog, path: Path) -> bool:
     if not path.exists():
         return False
     with path.open("rb") as file:
-        compiled = read_mo(file)
-    return {message.id: message.string for message in compiled if message.id} == {
-        message.id: message.string for message in catalog if message.id and message.string
+        return _strings(read_mo(file)) == _strings(catalog)
+
+
+def _strings(catalog: Catalog) -> dict[str, tuple[str, ...]]:
+    """What is translated, by its message, which is the singular of one with a plural."""
+    return {
+        _forms(message.id)[0]: _forms(message.string)
+        for message in catalog
+        if message.id and all(_forms(message.string))
     }
+
+
+def _forms(text: str | list[str] | tuple[str, ...]) -> tuple[str, ...]:
+    return (text,) if isinstance(text, str) else tuple(text)
 
 
 def _language(path: Path) -> str:

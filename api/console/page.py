@@ -13,7 +13,7 @@ from werkzeug.exceptions import HTTPException
 from werkzeug.wrappers import Response as AnyResponse
 
 from api import assets, cookies
-from api.console import formats, words
+from api.console import formats, sentences, words
 from api.errors import STATUS, log
 from api.resource import Resource
 from models.access.permissions import Permission
@@ -142,4 +142,5 @@ def error_page(status: int, detail: str, *, missing: str | None = None) -> Respo
 
 formats.register(blueprint)
 words.register(blueprint)
+sentences.register(blueprint)
 blueprint.add_app_template_global(assets.address, "asset")

@@ -13,7 +13,9 @@ from uuid_utils.compat import uuid7
 
 from api import translations
 from api.console import language
-from api.console.words import Word, action_in_words, in_words, particle, sentence
+from api.console.particles import Word, particle
+from api.console.sentences import sentence
+from api.console.words import action_name, in_words, resource_name
 from models.events.catalogue import CATALOGUE
 from models.queries.activity import ActivityView
 from models.tables import ActivityLog
@@ -38,6 +40,10 @@ def view_of(action: str, details: dict[str, Any] | None = None, **names: Any) ->
     return ActivityView(row, **values)
 
 
+def said(view: ActivityView) -> str:
+    return sentence(view).striptags()
+
+
 def test_nothing_lacks_korean_and_what_is_compiled_is_current() -> None:
     assert translations.complaints() == []
 
@@ -57,14 +63,15 @@ def test_what_is_missing_or_stale_is_told(tmp_path: Any, monkeypatch: pytest.Mon
 
 def test_a_translation_keeps_every_place_that_its_message_has() -> None:
     places = re.compile(r"%\(\w+\)[sd]|\{\w+(?=[:}])")
+
+    def named_in(text: Any) -> list[str]:
+        """Of a plural, what its last form names."""
+        return sorted(set(places.findall(text if isinstance(text, str) else text[-1])))
+
     with (translations.DIRECTORY / "ko" / "LC_MESSAGES" / "messages.po").open("rb") as file:
         messages = [each for each in translations.read_po(file, locale="ko") if each.id]
     assert len(messages) > 300
-    assert [
-        each.id
-        for each in messages
-        if sorted(places.findall(str(each.id))) != sorted(places.findall(str(each.string)))
-    ] == []
+    assert [each.id for each in messages if named_in(each.id) != named_in(each.string)] == []
 
 
 @pytest.mark.parametrize("action", sorted(CATALOGUE))
@@ -73,26 +80,26 @@ def test_an_events_sentence_is_the_catalogues_in_english_and_whole_in_korean(app
     details = {name: 7 if name in {"count", "days"} else f"<{name}>" for name in wanted - {"actor", "resource"}}
     view = view_of(action, details, actor_name="Kim", resource_name="요약")
     with reading(app, "en"):
-        assert sentence(view) == view.summary
+        assert said(view) == view.summary
     with reading(app, "ko"):
-        said = sentence(view)
-    assert said.startswith("Kim 님이 ")
-    assert all(str(value) in said for value in details.values())
+        text = said(view)
+    assert text.startswith("Kim 님이 ")
+    assert all(str(value) in text for value in details.values())
     if "resource" in wanted:
-        assert "요약" in said
+        assert "요약" in text
 
 
 def test_agents_the_system_and_unknown_actions_have_sentences_too(app: Flask) -> None:
     by_agent = view_of("task_created", actor_name="김민지", agent_name="Digest", resource_name="주간 요약")
     by_system = view_of("task_returned", resource_name="주간 요약")
     with reading(app, "en"):
-        assert sentence(by_agent) == "Digest for 김민지 created the task 주간 요약"
-        assert sentence(by_system).startswith("The system made")
-        assert sentence(view_of("from_the_future")) == "from_the_future"
-        assert sentence(view_of("task_completed", actor_name="Kim")) == "Kim: task completed task"
+        assert said(by_agent) == "Digest for 김민지 created the task 주간 요약"
+        assert said(by_system).startswith("The system made")
+        assert said(view_of("from_the_future")) == "from_the_future"
+        assert said(view_of("task_completed", actor_name="Kim")) == "Kim: task completed task"
     with reading(app, "ko"):
-        assert sentence(by_agent) == "Digest(김민지 님 대리)가 ‘주간 요약’ 작업을 만들었습니다"
-        assert sentence(by_system).startswith("시스템이 ")
+        assert said(by_agent) == "Digest(김민지 님 대리)가 ‘주간 요약’ 작업을 만들었습니다"
+        assert said(by_system).startswith("시스템이 ")
 
 
 def test_kept_values_are_read_in_words(app: Flask) -> None:
@@ -103,11 +110,12 @@ def test_kept_values_are_read_in_words(app: Flask) -> None:
         subject_name="이서준",
     )
     with reading(app, "ko"):
-        assert sentence(role_changed) == "Kim 님이 이서준 님의 역할을 뷰어에서 auditor(으)로 바꿨습니다"
+        assert said(role_changed) == "Kim 님이 이서준 님의 역할을 뷰어에서 auditor(으)로 바꿨습니다"
         assert (in_words("admin"), in_words("auditor")) == ("관리자", "auditor")
-        assert action_in_words("task_created") == "작업 생성"
+        assert action_name("task_created") == "작업 생성"
     with reading(app, "en"):
-        assert action_in_words("api_key_created") == "API key created"
+        assert action_name("api_key_created") == "API key created"
+        assert resource_name("api_key") == "API key"
 
 
 @pytest.mark.parametrize(
@@ -125,9 +133,17 @@ def test_a_particle_follows_the_last_sound(word: str, wanted: str, form: str) ->
     assert f"{Word(word):{wanted}}" == word + form
 
 
-def test_a_word_is_a_string_besides() -> None:
-    assert f"{Word('ab'):>4}" == "  ab"
-    assert f"{Word('ab')}" == "ab"
+def test_a_word_may_be_shown_otherwise() -> None:
+    assert f"{Word('팀', '<b>팀</b>'):을}" == "<b>팀</b>을"
+    assert f"{Word('팀')}" == "팀"
+
+
+def test_a_sentence_marks_who_and_what_and_escapes_them(app: Flask) -> None:
+    view = view_of("task_failed", {"error": "<i>"}, actor_name="<Kim>", resource_name="A & B")
+    with reading(app, "en"):
+        assert sentence(view) == (
+            "<b>&lt;Kim&gt;</b> reported the task <b>A &amp; B</b> as failed: &lt;i&gt;"
+        )
 
 
 def test_the_language_is_what_was_chosen_else_what_the_browser_asks_for(app: Flask) -> None:
