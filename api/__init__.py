@@ -29,7 +29,9 @@ from api import (
     users,
     workspaces,
 )
-from api.console import accounts, language, overview, page
+from api.console import account, accounts, jump, keys, language, overview, page
+from api.console import members as members_page
+from api.console import roles as roles_page
 from api.console import tasks as tasks_page
 from api.json import Json
 from api.resource import declared, requires
@@ -56,7 +58,7 @@ BLUEPRINTS = (
     billing,
     presence,
 )
-PAGES = (accounts, overview, tasks_page)
+PAGES = (accounts, account, overview, tasks_page, members_page, roles_page, keys, jump)
 """Each adds its pages to the console's blueprint as it is imported."""
 LARGEST_BODY = 1024 * 1024
 

@@ -2,10 +2,11 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Select, func, select
+from sqlalchemy import ARRAY, Select, Uuid, func, literal, select, true
 from sqlalchemy.orm import Session
 
 from models.access.entry import Access
@@ -60,6 +61,20 @@ def in_team(session: Session, access: Access, wanted: ActivityFilter, page: Page
     statement = named(select(ActivityLog).where(*visible(access), *conditions(wanted)))
     found = keyset(session, statement, page, ActivityLog.seq, descending=True)
     return Slice([ActivityView(*row) for row in found.items], found.next_key)
+
+
+def last_acts(session: Session, access: Access, user_ids: Sequence[UUID]) -> dict[UUID, datetime]:
+    """When each of these persons last did something that the caller may see, themselves or by an agent or a key."""
+    people = select(func.unnest(literal(list(user_ids), ARRAY(Uuid))).label("user_id")).subquery()
+    last = (
+        select(ActivityLog.created_at)
+        .where(*visible(access), ActivityLog.user_id == people.c.user_id)
+        .order_by(ActivityLog.seq.desc())
+        .limit(1)
+        .lateral()
+    )
+    found = session.execute(select(people.c.user_id, last.c.created_at).join(last, true()))
+    return {row.user_id: row.created_at for row in found}
 
 
 def named(statement: Select[ActivityLog]) -> Select[*tuple[Any, ...]]:
