@@ -17,8 +17,8 @@ from api.resource import PUBLIC, requires
 DIRECTORY = Path(__file__).parent / "static"
 # Given here, since what `mimetypes` says depends on the machine, and browsers refuse a module of another type.
 TYPES = {".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}
-IMPORTED = re.compile(rb'^(import [^;"]*")/static/([\w./-]+)(?=")', re.MULTILINE)
-"""What a module names of the others, at the start of a line."""
+IMPORTED = re.compile(rb'^(import [^;"]*"|.*\bimport\(")/static/([\w./-]+)(?=")', re.MULTILINE)
+"""What a module names of the others, at once or when it needs it; none of it in a comment."""
 SMALLEST_COMPRESSED = 1024
 """Bytes; below, the answer's head is the greater part."""
 YEAR = 365 * 24 * 60 * 60

@@ -11,7 +11,8 @@
  *   data-refresh="task member"  a part with an id that follows events whose type begins so ("*": every event)
  *     data-hold: a list that does not move while someone reads: its new [data-key] rows wait behind [data-new-of="its id"]
  *   data-filters                a form that is its page's filters, at every change or (="submit") when sent; data-utc: a local time in it
- *   data-open / data-dismiss    dialogs;  data-confirm="text"  must be typed;  data-copy="text"
+ *   data-open / data-dismiss    dialogs; data-fill='{…}' of what opens one goes into its [data-fill-text], [data-fill-confirm] and fields;
+ *    data-confirm="text"  must be typed;  data-copy="text"
  */
 import { Refused, TeamSocket } from "/static/realtime.js";
 
@@ -63,7 +64,7 @@ function pathOf(element, form) {
   return fill(element.dataset.api, values).split(/ (.*)/s);
 }
 
-function showProblem(form, problem) {
+export function showProblem(form, problem) {
   for (const place of form.querySelectorAll("[data-error]")) {
     const messages = flat(problem.errors?.[place.dataset.error]);
     place.textContent = messages.join(" ");
@@ -86,7 +87,7 @@ function showProblem(form, problem) {
 
 const flat = (messages) => (messages === undefined ? [] : typeof messages === "string" ? [messages] : Array.isArray(messages) ? messages.flatMap(flat) : Object.values(messages).flatMap(flat));
 
-function clearProblem(form) {
+export function clearProblem(form) {
   for (const place of form.querySelectorAll("[data-error], [data-form-error], [data-form-done]")) place.hidden = true;
   for (const field of form.querySelectorAll("[aria-invalid]")) field.removeAttribute("aria-invalid");
 }
@@ -376,7 +377,7 @@ document.addEventListener("click", async (event) => {
   if (rail?.dataset.open !== undefined && (!rail.contains(event.target) || event.target.closest("a")) && !event.target.closest("[data-toggle]")) toggleRail(false);
   if (!target || target.matches("form")) return;
   if ("api" in target.dataset) act(target, null);
-  else if ("open" in target.dataset) document.getElementById(target.dataset.open).showModal();
+  else if ("open" in target.dataset) openDialog(document.getElementById(target.dataset.open), JSON.parse(target.dataset.fill ?? "{}"));
   else if ("dismiss" in target.dataset) target.closest("dialog").close();
   else if ("copy" in target.dataset) { await navigator.clipboard.writeText(target.dataset.copy); toast(words().copied); }
   else if ("newOf" in target.dataset) { target.hidden = true; refresh((kinds) => kinds.includes("*"), true); scrollTo({ top: 0 }); }
@@ -384,6 +385,20 @@ document.addEventListener("click", async (event) => {
   else if ("themeChoice" in target.dataset) { cookie("agenthq_theme", target.dataset.themeChoice); document.documentElement.dataset.theme = target.dataset.themeChoice; showTheme(); }
   else if ("language" in target.dataset) { cookie("agenthq_language", target.dataset.language); location.reload(); }
 });
+
+/** Opens a dialog as new, with these values in their places. */
+export function openDialog(dialog, values = {}) {
+  for (const form of dialog.querySelectorAll("form")) {
+    form.reset();
+    clearProblem(form);
+    for (const [name, value] of Object.entries(values)) if (form.elements[name] instanceof Element) form.elements[name].value = value;
+  }
+  for (const part of dialog.querySelectorAll("[data-before-secret]")) part.hidden = false;
+  for (const part of dialog.querySelectorAll("[data-after-secret]")) part.hidden = true;
+  for (const place of dialog.querySelectorAll("[data-fill-text]")) if (place.dataset.fillText in values) place.textContent = values[place.dataset.fillText];
+  for (const field of dialog.querySelectorAll("[data-fill-confirm]")) field.dataset.confirm = values[field.dataset.fillConfirm] ?? "";
+  dialog.showModal();
+}
 
 function toggleRail(open) {
   const rail = document.getElementById("rail");
@@ -433,7 +448,7 @@ function toggleIfOpen() {
 }
 
 /** After a page came, whole or in parts. */
-function settle() {
+export function settle() {
   document.querySelectorAll("time[datetime]").forEach(localize);
   document.querySelectorAll("[data-utc]").forEach(localizeField);
   showTheme();
