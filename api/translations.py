@@ -110,8 +110,8 @@ def _strings(catalog: Catalog) -> dict[str, tuple[str, ...]]:
     }
 
 
-def _forms(text: str | list[str] | tuple[str, ...]) -> tuple[str, ...]:
-    return (text,) if isinstance(text, str) else tuple(text)
+def _forms(text: str | list[str] | tuple[str, ...] | None) -> tuple[str, ...]:
+    return tuple(text) if isinstance(text, (list, tuple)) else (text or "",)
 
 
 def _language(path: Path) -> str:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from axe_playwright_python.sync_playwright import Axe
 from flask import Flask
-from playwright.sync_api import Page
+from playwright.sync_api import Error, Page
 
 from api.resource import Need, declared
 from tests.console.conftest import Screen, ScreenOf
@@ -85,7 +85,8 @@ class Visitors:
         self._screens[key] = screen
         answer = screen.page.goto(screen.address + place.path)
         assert answer is not None
-        assert answer.status == place.status, f"{place.path}: {answer.status}"
+        if answer.status != place.status:
+            screen.complaints.append(f"answers {answer.status}")
         if place.status != 200:
             # The browser itself notes a page's own status as an error; that is not the page's doing.
             screen.complaints[:] = [each for each in screen.complaints if f"status of {place.status}" not in each]
@@ -93,8 +94,19 @@ class Visitors:
             screen.live()
         return screen
 
+    def faults(self, place: Place) -> list[str]:
+        """What is wrong with the page."""
+        screen = self.open(place)
+        try:
+            found = _faults(screen.page, self.look["language"])
+        except Error as error:
+            found = [str(error)]
+        found += screen.complaints
+        screen.complaints.clear()
+        return [f"{place.path} ({place.name}): {each}" for each in found]
 
-def faults(page: Page, place: Place, language: str) -> list[str]:
+
+def _faults(page: Page, language: str) -> list[str]:
     """What is wrong with a page that is open: axe's rules, on its dialogs as well, its width, language and headings."""
     found = []
     page.evaluate("document.querySelectorAll('main details').forEach((one) => { one.open = true; })")
@@ -111,7 +123,7 @@ def faults(page: Page, place: Place, language: str) -> list[str]:
         found.append(f"says that it is in {said!r}")
     if (headings := page.locator("h1").count()) != 1:
         found.append(f"has {headings} first headings")
-    return [f"{place.path} ({place.name}): {each}" for each in found]
+    return found
 
 
 def violations(page: Page, within: str | None = None) -> list[str]:
