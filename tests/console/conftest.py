@@ -94,6 +94,12 @@ class Screen:
         """Waits until the page says that it is live."""
         self.page.wait_for_selector("#connection[data-state=live]")
 
+    def expect_complaint(self, text: str) -> None:
+        """The page has complained once, of this: a refusal that it asked for, which a browser reports by itself."""
+        (complaint,) = self.complaints
+        assert text in complaint
+        self.complaints.clear()
+
     def _hear(self, kind: str, text: str) -> None:
         if kind in {"error", "warning"}:
             self.complaints.append(text)
