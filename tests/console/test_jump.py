@@ -61,7 +61,7 @@ def test_enter_without_a_choice_opens_the_list_as_a_page(team: TeamSetting, scre
     page = screen_of(team.owner).open(f"/teams/{team.id}")
     jump_to(page, "no such thing")
     page.keyboard.press("Enter")
-    page.wait_for_url(f"**/teams/{team.id}/jump?q=no+such+thing")
+    page.wait_for_url(f"**/teams/{team.id}/jump?q=no*such*thing")
     expect(page.locator("main")).to_contain_text("Nothing is called so")
 
 
