@@ -5,7 +5,7 @@
  *   data-api="POST /teams/…"    a form or button that asks the API. {name} in it is taken from a field marked data-path
  *     data-constant='{…}'       merged into the body
  *     data-goto="/…"            where to go afterwards ({id} of the answer); data-refresh-after: this page anew;
- *     data-say="…"              what to say afterwards; data-close: closes its dialog; data-secret: shows `secret` fields of the answer
+ *     data-say="…"              what to say afterwards; data-close: closes its dialog; data-secret: shows [data-secret-field]s of the answer, which a [data-secret-copy] copies
  *     data-keep: what was typed stays;  data-shows="id": the answer in that part: its [data-answer] fields (data-words: said so), [data-answer-if] and
  *     [data-answer-unless] parts, [data-answer-list] by its template;  data-opens="field": the address of ours in that field
  *   data-refresh="task member"  a part with an id that follows events whose type begins so ("*": every event)
@@ -134,8 +134,10 @@ function showSecret(element, json) {
     place.textContent = json[place.dataset.secretField];
     place.dataset.copy = json[place.dataset.secretField];
   }
+  for (const button of dialog.querySelectorAll("[data-secret-copy]")) button.dataset.copy = json[button.dataset.secretCopy];
   for (const part of dialog.querySelectorAll("[data-before-secret]")) part.hidden = true;
   for (const part of dialog.querySelectorAll("[data-after-secret]")) part.hidden = false;
+  dialog.querySelector("[data-secret-copy]")?.focus();
   refresh(() => true);
 }
 

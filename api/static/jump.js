@@ -52,14 +52,14 @@ async function ask() {
   const text = input.value.trim();
   if (!text) return close();
   asked?.abort();
-  asked = new AbortController();
+  const { signal } = (asked = new AbortController());
   try {
-    const response = await fetch(`${input.form.action}?${new URLSearchParams({ q: text })}`, { signal: asked.signal });
+    const response = await fetch(`${input.form.action}?${new URLSearchParams({ q: text })}`, { signal });
     if (!response.ok || response.redirected) return;
     const page = new DOMParser().parseFromString(await response.text(), "text/html");
     if (document.activeElement === input) show([...page.querySelectorAll("[data-jump-result]")]);
   } catch {
-    close(); // typed on, or no connection: the connection's state says so
+    if (!signal.aborted) close(); // else somebody typed on; without a connection, its state says so
   }
 }
 

@@ -120,6 +120,7 @@ def last_acts(session: Session, access: Access, user_ids: Sequence[UUID]) -> dic
         .where(*visible(access), ActivityLog.user_id == people.c.user_id)
         .order_by(ActivityLog.seq.desc())
         .limit(1)
+        .correlate(people)
         .lateral()
     )
     found = session.execute(select(people.c.user_id, last.c.created_at).join(last, true()))

@@ -67,10 +67,13 @@ def counts_by_member(
         session.scalar(select(func.count()).where(*seen, Workspace.visibility == visibility)) or 0
         for visibility in (OPEN, PRIVATE)
     )
+    seen_private = select(Workspace.id).where(*seen, Workspace.visibility == PRIVATE)
     listed = session.execute(
         select(WorkspaceMember.user_id, func.count())
-        .join(Workspace, Workspace.id == WorkspaceMember.workspace_id)
-        .where(*seen, Workspace.visibility == PRIVATE, WorkspaceMember.user_id.in_(user_ids))
+        .where(
+            WorkspaceMember.workspace_id.in_(seen_private.correlate(None)),
+            WorkspaceMember.user_id.in_(user_ids),
+        )
         .group_by(WorkspaceMember.user_id)
     )
     private_by_member = {row[0]: row[1] for row in listed} | {owner_id: private}

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 import pytest
 from flask import Flask
-from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
 from werkzeug.serving import make_server
 
 from api import cookies
@@ -29,6 +29,8 @@ CHROMIUM = next(
     filter(None, (os.environ.get("CHROMIUM"), shutil.which("chromium"), shutil.which("chromium-browser"))),
     None,
 )
+PATIENCE_MS = 10_000
+expect.set_options(timeout=PATIENCE_MS)
 WIDTHS = {"phone": 390, "desktop": 1280, "wide": 1680}
 
 
@@ -80,7 +82,7 @@ class Screen:
         self.context = context
         self.address = address
         self.page: Page = context.new_page()
-        self.page.set_default_timeout(10_000)
+        self.page.set_default_timeout(PATIENCE_MS)
         self.complaints: list[str] = []
         self.page.on("console", lambda message: self._hear(message.type, message.text))
         self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
@@ -93,6 +95,12 @@ class Screen:
     def live(self) -> None:
         """Waits until the page says that it is live."""
         self.page.wait_for_selector("#connection[data-state=live]")
+
+    def expect_complaint(self, text: str) -> None:
+        """The page has complained once, of this: a refusal that it asked for, which a browser reports by itself."""
+        (complaint,) = self.complaints
+        assert text in complaint
+        self.complaints.clear()
 
     def _hear(self, kind: str, text: str) -> None:
         if kind in {"error", "warning"}:

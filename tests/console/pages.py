@@ -111,6 +111,8 @@ def _faults(page: Page, language: str) -> list[str]:
     found = []
     page.evaluate("document.querySelectorAll('main details').forEach((one) => { one.open = true; })")
     found += violations(page)
+    # A closed dialog may lead elsewhere.
+    page.evaluate("window.addEventListener('close', (event) => event.stopImmediatePropagation(), true)")
     for dialog in page.evaluate("[...document.querySelectorAll('dialog[id]')].map((one) => one.id)"):
         page.evaluate("(id) => document.getElementById(id).showModal()", dialog)
         found += [f"#{dialog}: {each}" for each in violations(page, f"#{dialog}")]
