@@ -6,6 +6,7 @@ from flask import Blueprint
 from flask_babel import gettext
 from markupsafe import Markup, escape
 
+from api.console.formats import exact
 from models.events.catalogue import CATALOGUE
 from models.queries.activity import ActivityView
 
@@ -25,13 +26,17 @@ def sentence(view: ActivityView) -> Markup:
     if declared is None:
         return escape(view.summary)
     values = {**view.row.details, "resource": view.resource_name or resource_name(declared.resource_type)}
-    shown: dict[str, Any] = {name: escape(value) for name, value in values.items()}
-    shown["resource"] = Markup("<b>{}</b>").format(values["resource"])
+    shown: dict[str, Any] = {name: _plain(value) for name, value in values.items()}
+    shown["resource"] = Markup('<span class="what">{}</span>').format(values["resource"])
     shown["actor"] = Markup("<b>{}</b>").format(actor(view))
     try:
         return Markup(gettext(declared.sentence).format_map(shown))  # noqa: S704  each value is escaped
     except (KeyError, IndexError):  # a row that an older release wrote, with another payload
         return escape(view.summary)
+
+
+def _plain(value: Any) -> Markup:
+    return escape(exact(value) if isinstance(value, int) and not isinstance(value, bool) else value)
 
 
 def action_name(action: str) -> str:
