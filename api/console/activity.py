@@ -40,6 +40,7 @@ LATELY = {
     "30d": timedelta(days=30),
 }
 """Of `?last=`: a span of time that moves on with the clock."""
+DAY = timedelta(days=1)
 SHOWN = timedelta(days=30)
 """In the histogram, where the address says nothing of time."""
 FACETS = 8
@@ -86,8 +87,9 @@ class Activity(Page):
         given = asked_for()
         at = None if request.args.get("cursor") else given.get("at")
         given.pop("at", None)
-        last = request.args.get("last") if request.args.get("last") in LATELY else None
-        if last and not (given["since"] or given["until"]):
+        narrowed = bool(exportable(given))
+        last = None if given["since"] or given["until"] else request.args.get("last")
+        if last in LATELY:
             given["since"] = now - LATELY[last]
         wanted = ActivityFilter(**given)
         page = page_from({"limit": ROWS, "cursor": request.args.get("cursor") or None}, both_ways=True)
@@ -105,9 +107,9 @@ class Activity(Page):
             "newest": at is None and not request.args.get("cursor"),
             "open": self._open(found.items),
             "wanted": wanted,
-            "last": last,
+            "last": last if last in LATELY else None,
             "at": at,
-            "narrowed": bool(exportable(given)),
+            "narrowed": narrowed,
             "export_filters": exportable(given),
             "export_query": "&" + urlencode(exportable(given), doseq=True) if exportable(given) else "",
             "provable": not exportable(given).keys() - TIMES,
@@ -134,8 +136,7 @@ class Activity(Page):
         """Of the time that is asked for; None where it has no length."""
         begun = teams.get(self.session, self.access).created_at
         until = min(wanted.until or now, now)
-        since = wanted.since or max(begun, until - SHOWN)
-        since = max(since, begun - timedelta(days=1))  # nothing was logged earlier
+        since = max(wanted.since or until - SHOWN, min(begun, until - DAY))  # nothing was logged earlier
         if since >= until:
             return None
         return activity_density.count(self.session, self.access, wanted, since=since, until=until)
