@@ -14,7 +14,7 @@ from werkzeug.wrappers import Response as AnyResponse
 
 from api import assets, cookies
 from api.console import formats, sentences, words
-from api.errors import STATUS, log
+from api.errors import STATUS, http_problem, log
 from api.resource import Resource
 from models.access.permissions import Permission
 from models.errors import DomainError, PermissionDenied, Unauthenticated
@@ -28,6 +28,8 @@ POLICY = "; ".join((
     "default-src 'none'", "script-src 'self'", "style-src 'self'", "img-src 'self' data:", "font-src 'self'",
     "connect-src 'self'", "manifest-src 'self'", "form-action 'self'", "base-uri 'none'", "frame-ancestors 'none'",
 ))  # fmt: skip
+OF_PROGRAMS = ("/api/", "/ws/", "/static/", "/health")
+"""Where nobody browses: an unknown address there is answered as the API does."""
 MOST_TEAMS = 100
 """In the switcher."""
 
@@ -116,6 +118,14 @@ def show_http_error(error: HTTPException) -> Response:
     status = error.code or 500
     detail = gettext("There is nothing at this address.") if status == 404 else error.description or ""
     return error_page(status, detail)
+
+
+@blueprint.app_errorhandler(404)
+def show_absent(error: HTTPException) -> Response:
+    """A page for whoever looks for one; programs get the API's answer."""
+    if request.path.startswith(OF_PROGRAMS) or not request.accept_mimetypes.accept_html:
+        return http_problem(error)
+    return add_headers(show_http_error(error))
 
 
 @blueprint.errorhandler(Exception)
