@@ -92,6 +92,8 @@ export function clearProblem(form) {
   for (const field of form.querySelectorAll("[aria-invalid]")) field.removeAttribute("aria-invalid");
 }
 
+let leaving = false; // what this page is about may be gone already, so it isn't fetched anew
+
 async function act(element, form) {
   const [method, path] = pathOf(element, form);
   const button = form?.querySelector("button:not([type=button])") ?? element;
@@ -105,7 +107,9 @@ async function act(element, form) {
   if (form) clearProblem(form);
   button.setAttribute("aria-busy", "true");
   button.disabled = true;
+  leaving = "goto" in element.dataset;
   const answer = await ask(method, path, body);
+  leaving &&= answer.ok;
   button.removeAttribute("aria-busy");
   button.disabled = false;
   if (!answer.ok) {
@@ -144,6 +148,12 @@ function showSecret(element, json) {
 /** An answer's fields in the part that is there for them, which is hidden until then. */
 function showAnswer(part, json) {
   part.hidden = false;
+  for (const place of part.querySelectorAll("[data-answer]")) {
+    const value = json[place.dataset.answer] ?? "";
+    place.textContent = JSON.parse(place.dataset.words ?? "{}")[value] ?? value;
+  }
+  for (const place of part.querySelectorAll("[data-answer-if]")) place.hidden = !json[place.dataset.answerIf];
+  for (const place of part.querySelectorAll("[data-answer-unless]")) place.hidden = Boolean(json[place.dataset.answerUnless]);
   for (const list of part.querySelectorAll("[data-answer-list]")) {
     const template = list.querySelector("template");
     list.replaceChildren(template, ...json[list.dataset.answerList].map((each) => {
@@ -152,12 +162,6 @@ function showAnswer(part, json) {
       return item;
     }));
   }
-  for (const place of part.querySelectorAll("[data-answer]")) {
-    const value = json[place.dataset.answer] ?? "";
-    place.textContent = JSON.parse(place.dataset.words ?? "{}")[value] ?? value;
-  }
-  for (const place of part.querySelectorAll("[data-answer-if]")) place.hidden = !json[place.dataset.answerIf];
-  for (const place of part.querySelectorAll("[data-answer-unless]")) place.hidden = Boolean(json[place.dataset.answerUnless]);
 }
 
 function say(form, text) {
@@ -177,7 +181,7 @@ export function toast(text, bad = false) {
 /** Fetches this page anew and takes over those parts whose [data-refresh] `wanted` accepts; what people type stays. */
 export async function refresh(wanted, letGo = false) {
   const parts = [...document.querySelectorAll("[data-refresh][id]")].filter((part) => wanted(part.dataset.refresh.split(" ")));
-  if (!parts.length) return;
+  if (!parts.length || leaving) return;
   const url = location.href;
   let text;
   try {
@@ -374,7 +378,7 @@ document.addEventListener("submit", (event) => {
 
 document.addEventListener("click", async (event) => {
   const target = event.target.closest("[data-api], [data-open], [data-dismiss], [data-copy], [data-toggle], [data-theme-choice], [data-language], [data-new-of]");
-  for (const menu of document.querySelectorAll("details.menu[open]")) if (!menu.contains(event.target)) menu.open = false;
+  for (const menu of document.querySelectorAll("details.menu[open]")) if (!menu.contains(event.target) || event.target.closest("[data-api], [data-open]")) menu.open = false;
   const rail = document.getElementById("rail");
   if (rail?.dataset.open !== undefined && (!rail.contains(event.target) || event.target.closest("a")) && !event.target.closest("[data-toggle]")) toggleRail(false);
   if (!target || target.matches("form")) return;

@@ -194,7 +194,9 @@ def _in_order(
     if len(actions) <= 1:
         one = statement.where(*(ActivityLog.action == action for action in actions))
         return one.order_by(_order(ActivityLog.seq, forwards)).limit(limit)
-    each = func.unnest(cast(list(set(actions)), ARRAY(Text))).table_valued("action", name="each")
+    each = (
+        func.unnest(cast(list(set(actions)), ARRAY(Text))).table_valued("action").render_derived(name="each")
+    )
     of_one = statement.where(ActivityLog.action == each.c.action).order_by(_order(ActivityLog.seq, forwards))
     of_each = of_one.limit(limit).lateral("of_each")
     return (

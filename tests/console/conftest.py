@@ -6,6 +6,7 @@ contexts of people who are signed in. Everything that a page complains of fails 
 import os
 import shutil
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import Any
@@ -21,7 +22,7 @@ from models.errors import Unavailable
 from models.settings import settings
 from realtime import hub
 from realtime.publisher import connect
-from tests.factories import Person, TeamSetting, make_team
+from tests.factories import Person, TeamSetting, drain, fetch, make_team
 from tests.realtime.conftest import SilentHandler
 from workers.outbox import drain_batch
 
@@ -73,6 +74,13 @@ def _drain_until(ended: threading.Event) -> None:
     while not ended.wait(0.05):
         with suppress(Unavailable):
             drain_batch(redis)
+
+
+def settle(team: TeamSetting) -> None:
+    """Waits until all that happened in the team is in its log: the drain beside may have the rest in hand."""
+    drain()
+    while fetch("SELECT 1 FROM outbox WHERE team_id = :id LIMIT 1", id=team.id):
+        time.sleep(0.02)
 
 
 class Screen:
