@@ -98,14 +98,10 @@ class Resource(MethodView):
                 self._enter(path)
                 kept = idempotency.claim(self.session)
                 response = kept or self._respond(path)
+                taken = self._take_call()
         except PermissionDenied as refusal:
             self._note([refusal])
             raise
-        with transaction() as self.session:
-            self._enter(path)
-            kept = idempotency.claim(self.session)
-            response = kept or self._respond(path)
-            taken = self._take_call()
         if taken:
             metering.settled()
         if self.session.info.get(EVENTS_RECORDED):
