@@ -40,6 +40,7 @@ from api import (
     workspaces,
 )
 from api.console import accounts, language, overview, page
+from api.console import usage as usage_page
 from api.console import tasks as tasks_page
 from api.json import Json
 from api.resource import declared, requires
@@ -75,7 +76,7 @@ BLUEPRINTS = (
     presence,
     webhooks,
 )
-PAGES = (accounts, overview, tasks_page)
+PAGES = (accounts, overview, tasks_page, usage_page)
 """Each adds its pages to the console's blueprint as it is imported."""
 LARGEST_BODY = 1024 * 1024
 

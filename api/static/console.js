@@ -7,6 +7,7 @@
  *     data-goto="/…"            where to go afterwards ({id} of the answer); data-refresh-after: this page anew;
  *     data-say="…"              what to say afterwards; data-close: closes its dialog; data-secret: shows `secret` fields of the answer
  *   data-refresh="task member"  a part with an id that follows events whose type begins so ("*": every event)
+ *   data-rove                   a list of links of which one is reached by Tab, and the others by the arrow keys
  *   data-open / data-dismiss    dialogs;  data-confirm="text"  must be typed;  data-copy="text"
  */
 import { Refused, TeamSocket } from "/static/realtime.js";
@@ -372,6 +373,18 @@ document.addEventListener("keydown", (event) => {
   if (!jump?.checkVisibility()) return;
   event.preventDefault();
   jump.focus();
+});
+
+/** Arrow keys, Home and End move through the links of a [data-rove]; Tab comes back to where one was. */
+document.addEventListener("keydown", (event) => {
+  const links = [...(event.target.closest("[data-rove]")?.querySelectorAll("a") ?? [])];
+  const at = links.indexOf(event.target);
+  const to = { ArrowRight: at + 1, ArrowLeft: at - 1, Home: 0, End: links.length - 1 }[event.key];
+  if (at < 0 || links[to] === undefined) return;
+  event.preventDefault();
+  links[at].tabIndex = -1;
+  links[to].tabIndex = 0;
+  links[to].focus();
 });
 
 function toggleIfOpen() {

@@ -76,7 +76,7 @@ def breakdown(
     metrics = list(Metric) if metric is None else [metric]
     sources = union_all(
         *(
-            _source(access, table, keys).where(
+            source(access, table, keys).where(
                 table.date >= since, table.date <= until, table.metric.in_(metrics)
             )
             for table in (UsageBreakdown, UsagePending)
@@ -127,7 +127,7 @@ def projection(session: Session, access: Access, *, year: int, month: int) -> di
     return projected
 
 
-def _source(access: Access, table: Any, keys: Sequence[str]) -> Select[*tuple[Any, ...]]:
+def source(access: Access, table: Any, keys: Sequence[str]) -> Select[*tuple[Any, ...]]:
     """The team's rows of one of the two tables that make up the usage, without what names a workspace that is hidden."""
     columns: list[Any] = [
         workspaces.shown_id(access, table.workspace_id).label(key)
