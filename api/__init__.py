@@ -40,8 +40,11 @@ from api import (
     workspaces,
 )
 from api.console import accounts, language, overview, page
-from api.console import usage as usage_page
+from api.console import backfills as backfills_page
+from api.console import invoices as invoices_page
+from api.console import ledger as ledger_page
 from api.console import tasks as tasks_page
+from api.console import usage as usage_page
 from api.json import Json
 from api.resource import declared, requires
 from models.access.permissions import Permission
@@ -76,7 +79,7 @@ BLUEPRINTS = (
     presence,
     webhooks,
 )
-PAGES = (accounts, overview, tasks_page, usage_page)
+PAGES = (accounts, overview, tasks_page, usage_page, ledger_page, backfills_page, invoices_page)
 """Each adds its pages to the console's blueprint as it is imported."""
 LARGEST_BODY = 1024 * 1024
 

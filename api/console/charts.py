@@ -7,7 +7,7 @@ from decimal import Decimal
 
 SHADES = 4
 """Of a metric's hue, for those who used the most; the rest have one more."""
-FARTHEST = 3
+FARTHEST = 2
 """How many times the highest value a limit may be and still be drawn; beyond, it would press the bars flat."""
 
 
