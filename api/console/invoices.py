@@ -1,6 +1,7 @@
 """Invoices as paper, whose lines open to the usage behind them; what this month comes to; the plan, and who the bill is made out to."""
 
 from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
@@ -22,6 +23,7 @@ from models.queries.invoices import InvoiceView
 from models.queries.paging import Page as PageOfRows
 from models.settings import NO_PROVIDER, settings
 from models.tables.billing import FINAL, INVOICE
+from models.tables.usage import Metric
 
 
 class Invoices(Page):
@@ -126,6 +128,12 @@ def behind(line: Any, team_id: UUID) -> str | None:
     )
 
 
+def about(line: Any) -> str:
+    """The quantity of a line that looks ahead: what comes in pieces is in whole ones."""
+    in_pieces = line.metric is not None and line.metric != Metric.storage_bytes
+    return quantity_of(line.quantity.quantize(Decimal(1)) if in_pieces else line.quantity)
+
+
 def state_name(state: str | None) -> str:
     """Of an invoice or its payment."""
     return {
@@ -139,7 +147,7 @@ def state_name(state: str | None) -> str:
     }.get(state or "", "–")
 
 
-for function in (explanation, quantity_of, last_day, behind, state_name):
+for function in (explanation, quantity_of, last_day, behind, about, state_name):
     blueprint.add_app_template_filter(function)
 blueprint.add_app_template_filter(shown, "money_of")
 for rule, page in (

@@ -104,7 +104,9 @@ def names(session: Session, group: Group, ids: Collection[UUID]) -> dict[UUID, s
     if not ids:
         return {}
     table = NAMED[group]
-    return {row.id: row.name for row in session.execute(select(table.id, table.name).where(table.id.in_(ids)))}
+    return {
+        row.id: row.name for row in session.execute(select(table.id, table.name).where(table.id.in_(ids)))
+    }
 
 
 def projection(session: Session, access: Access, *, year: int, month: int) -> dict[Metric, Projection]:

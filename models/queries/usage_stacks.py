@@ -45,7 +45,9 @@ def shares(
     ).subquery()
     key = sources.c[by.column]
     summed = (
-        select(sources.c.date, sources.c.metric, key.label("id"), func.sum(sources.c.quantity).label("quantity"))
+        select(
+            sources.c.date, sources.c.metric, key.label("id"), func.sum(sources.c.quantity).label("quantity")
+        )
         .group_by(sources.c.date, sources.c.metric, key)
         .cte("summed")
     )
