@@ -15,6 +15,7 @@ task_default_queue = "maintenance"
 task_queues = tuple(
     Queue(name, Exchange(name), routing_key=name)
     for name in ("outbox", "usage", "mail", "exports", "webhooks", "maintenance")
+    for name in ("outbox", "usage", "mail", "billing", "maintenance")
 )
 task_routes = {
     "outbox.*": {"queue": "outbox"},
@@ -23,6 +24,7 @@ task_routes = {
     "exports.*": {"queue": "exports"},
     "webhooks.*": {"queue": "webhooks"},
     "activity.fold": {"queue": "usage"},
+    "billing.*": {"queue": "billing"},
 }
 task_create_missing_queues = False  # a misspelt queue is an error, not a place where messages wait for ever
 
@@ -76,6 +78,12 @@ beat_schedule = {
     "sweep the outbox": {"task": "outbox.sweep", "schedule": 1.0, "options": {"expires": 2.0}},
     "fold usage": {"task": "usage.fold", "schedule": 1.0, "options": {"expires": 2.0}},
     "count the log": {"task": "activity.fold", "schedule": 5.0, "options": {"expires": 10.0}},
+    # Each run is one event for each team that has any.
+    "mark unsettled reservations": {
+        "task": "usage.mark_unsettled",
+        "schedule": 60.0,
+        "options": {"expires": 120.0},
+    },
     "return tasks whose lease ran out": {
         "task": "tasks.return_expired",
         "schedule": 1.0,
@@ -104,5 +112,14 @@ beat_schedule = {
     "purge what the log no longer keeps": {"task": "activity.prune", "schedule": 3600.0},
     "sum refused attempts": {"task": "refusals.fold", "schedule": 15.0, "options": {"expires": 30.0}},
     "go on erasing": {"task": "erasures.go_on", "schedule": 60.0, "options": {"expires": 120.0}},
+    "close months": {"task": "billing.close", "schedule": 300.0},
+    "estimate charges": {"task": "billing.estimate", "schedule": 300.0},
+    "recount usage": {"task": "billing.recount", "schedule": 900.0},
+    "ask the payment provider": {"task": "billing.pay", "schedule": 5.0, "options": {"expires": 10.0}},
+    "hear from the payment provider": {
+        "task": "billing.hear",
+        "schedule": 5.0,
+        "options": {"expires": 10.0},
+    },
     "purge deleted teams": {"task": "teams.purge", "schedule": 3600.0},
 }

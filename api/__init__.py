@@ -9,6 +9,7 @@ from api import (
     activity_exports,
     api_keys,
     assets,
+    backfills,
     billing,
     cli,
     docs,
@@ -16,14 +17,19 @@ from api import (
     errors,
     health,
     invitations,
+    invoices,
+    ledger,
     limits,
     members,
     metering,
+    metrics,
     passwords,
+    payments,
     permissions,
     presence,
     proof,
     requests,
+    reservations,
     roles,
     second_factors,
     tasks,
@@ -35,10 +41,14 @@ from api import (
 )
 from api.console import account, accounts, jump, keys, language, overview, page
 from api.console import activity as activity_page
+from api.console import backfills as backfills_page
+from api.console import invoices as invoices_page
+from api.console import ledger as ledger_page
 from api.console import members as members_page
 from api.console import roles as roles_page
 from api.console import settings as settings_page
 from api.console import tasks as tasks_page
+from api.console import usage as usage_page
 from api.console import webhooks as webhooks_page
 from api.json import Json
 from api.resource import declared, requires
@@ -65,7 +75,12 @@ BLUEPRINTS = (
     proof,
     activity_exports,
     usage,
+    ledger,
+    reservations,
+    backfills,
     billing,
+    invoices,
+    payments,
     presence,
     webhooks,
 )
@@ -77,6 +92,10 @@ PAGES = (
     members_page,
     roles_page,
     activity_page,
+    usage_page,
+    ledger_page,
+    backfills_page,
+    invoices_page,
     keys,
     webhooks_page,
     settings_page,
@@ -105,11 +124,13 @@ def create_app(configuration: Settings | None = None) -> Flask:
     if configuration.web_role != REALTIME:  # whose routes are all exempt
         limits.register(app, configuration)
     metering.register(app)
+    metrics.register(app)
     api = app.extensions[docs.EXTENSION] = docs.OpenApi(app)
     errors.register(app)  # after flask-smorest, whose error format is not ours
     if configuration.web_role != REALTIME:
         for noun in BLUEPRINTS:
             api.register_blueprint(noun.blueprint)
+    limits.limiter.exempt(metrics.blueprint)
     for plain in (health.blueprint, docs.blueprint, assets.blueprint):
         limits.limiter.exempt(plain)
         app.register_blueprint(plain)

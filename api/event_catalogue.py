@@ -5,7 +5,7 @@ import inspect
 import types
 from collections.abc import Iterator
 from dataclasses import fields
-from datetime import datetime
+from datetime import date, datetime
 from functools import cache
 from typing import Any, Union, get_args, get_origin
 from uuid import UUID
@@ -34,6 +34,7 @@ What happened to a person's account is no team's: `GET /me/activity` shows it to
 NAMES = {
     UUID: "uuid",
     datetime: "time",
+    date: "date",
     str: "string",
     int: "integer",
     bool: "boolean",

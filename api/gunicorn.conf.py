@@ -7,11 +7,13 @@ from gevent import monkey
 monkey.patch_all()  # before anything else is imported: what keeps an unpatched socket or lock blocks every other socket
 
 import gc  # noqa: E402
+import os  # noqa: E402
 import resource  # noqa: E402
 import sys  # noqa: E402
 from typing import Any  # noqa: E402
 
 import gevent  # noqa: E402
+from prometheus_client.multiprocess import mark_process_dead  # noqa: E402
 
 from models.settings import settings  # noqa: E402
 
@@ -42,6 +44,12 @@ def post_worker_init(worker: Any) -> None:
     gc.collect()
     gc.freeze()  # else each full collection walks through all that never goes away, while every socket waits
     gevent.spawn(_close_sockets_on_stop, worker)
+
+
+def child_exit(_server: Any, worker: Any) -> None:
+    """A worker that is gone has no open sockets; what it counted stays."""
+    if os.environ.get("PROMETHEUS_MULTIPROC_DIR"):
+        mark_process_dead(worker.pid)  # type: ignore[no-untyped-call]
 
 
 def worker_exit(_server: Any, _worker: Any) -> None:

@@ -10,6 +10,7 @@ import base64
 import fcntl
 import os
 import secrets
+import shutil
 import signal
 import subprocess
 import sys
@@ -171,8 +172,16 @@ def _environment(settings: Settings, servers: Sequence[EmbeddedServer], *, demo:
         "AGENTHQ_DATA": str(settings.data_directory),
         "SIGNING_KEY": settings.signing_key or _kept_key(settings, "signing-key"),
         "ENCRYPTION_KEY": os.environ.get("ENCRYPTION_KEY") or _kept_key(settings, "encryption-key"),
+        "PROMETHEUS_MULTIPROC_DIR": str(_empty(settings.data_directory / "metrics")),
         "PYTHONUNBUFFERED": "1",
     }
+
+
+def _empty(directory: Path) -> Path:
+    """The directory, with nothing in it: what an earlier run counted would add to this one's."""
+    shutil.rmtree(directory, ignore_errors=True)
+    directory.mkdir(parents=True)
+    return directory
 
 
 def _app_programs(settings: Settings) -> list[Program]:

@@ -4,24 +4,30 @@ Counting API calls: committed before the answer leaves, by group commit.
 Requests that are waiting at the same time share one statement. While it commits, the next ones gather; there is no
 timer, so nobody waits for a batch to fill. A batch has a name that is unique for ever (process and number), so a commit
 whose answer got lost is repeated without counting twice. No database, no answer: a call is never free.
+
+Where a plan limits calls hard, a request counts itself in its own transaction instead: it and its call commit, or neither.
 """
 
 import re
 import threading
 import time
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from uuid import UUID
 
 import structlog
 from flask import Flask, Response, g, request
+from sqlalchemy.orm import Session
 from uuid_utils.compat import uuid7
 
 from api.authentication import credential
 from api.errors import domain_problem
 from models.access.entry import Access, enter_team
 from models.database import single_statements, transaction
-from models.errors import DomainError, Unavailable
+from models.errors import DomainError, QuotaExceeded, Unavailable
+from models.metrics import CALLS_COUNTED
 from models.operations import usage
 from models.operations.usage import Caller
 
@@ -87,6 +93,7 @@ class CallCounter:
                     return False
                 time.sleep(RETRY_PAUSE_S)
             else:
+                CALLS_COUNTED.observe(sum(batch.calls.values()))
                 return True
 
 
@@ -100,16 +107,52 @@ def count_call(response: Response) -> Response:
     Counts this request, if it counts: a valid credential, a path under a team that the caller may enter, and an answer
     below 500 that is not 429. Paths that lead nowhere count too.
     """
-    if response.status_code >= 500 or response.status_code == 429:
+    if response.status_code >= 500 or response.status_code == 429 or g.get("call_settled"):
         return response
     access = g.get("access") or _entered()
     if access is None:
         return response
     try:
-        _counter().count(Caller(access.team_id, access.user_id, access.agent_id, access.api_key_id))
-    except Unavailable as error:
+        if is_limited(access):  # an error's answer, whose transaction was rolled back
+            with transaction() as session:
+                take_call(session, access)
+        else:
+            _counter().count(Caller(access.team_id, access.user_id, access.agent_id, access.api_key_id))
+    except (Unavailable, QuotaExceeded) as error:
         return domain_problem(error)
     return response
+
+
+def is_limited(access: Access | None) -> bool:
+    """Whether the request may be refused because the team's plan has a hard limit of API calls."""
+    return access is not None and access.calls_used_up is not None and not g.get("past_call_limit")
+
+
+def refuse_call(session: Session, access: Access) -> None:
+    """Raises QuotaExceeded before anything is done if no call was left when the caller entered, and none has come back."""
+    if access.calls_used_up:
+        with _uncounted_if_refused():
+            usage.refuse_call(session, access)
+
+
+def take_call(session: Session, access: Access) -> None:
+    """Counts the request in the transaction, or raises QuotaExceeded; then it has changed nothing, and is not counted."""
+    with _uncounted_if_refused():
+        usage.take_call(session, access)
+
+
+def settled() -> None:
+    """The request is counted, or is not to be: nobody counts it after this."""
+    g.call_settled = True
+
+
+@contextmanager
+def _uncounted_if_refused() -> Iterator[None]:
+    try:
+        yield
+    except QuotaExceeded:
+        settled()
+        raise
 
 
 def _entered() -> Access | None:

@@ -12,6 +12,7 @@ from api.schemas.base import PageQuery
 from api.schemas.proof import CheckpointSchema, SigningKeySchema, VerificationSchema, VerifyQuery
 from models.access.permissions import Permission
 from models.errors import Unavailable
+from models.operations.activity_reads import note_read
 from models.queries import proof
 from models.queries.proof import Verification
 from models.signing import keyring
@@ -35,6 +36,7 @@ class Verify(Resource):
         address or user agent is another than the chain commits to (`origin`; an erased one is valid). It tells nothing of
         what the rows say, and covers those of private workspaces too. 503 while too many verifications run.
         """
+        note_read(self.session, self.access)
         keys = keyring()
         if not _free.acquire(blocking=False):
             raise Unavailable("Too many logs are being verified; try again shortly.")

@@ -1,7 +1,7 @@
 """
 `Resource`: one transaction per request, entered before anything of the request is read.
 
-The order is the same for every route: open the transaction → enter (401, 404, 403) → the kept answer of an
+The order is the same for every route: open the transaction → enter (401, 404, 403, 402) → the kept answer of an
 Idempotency-Key → parse (422) → operate → dump → commit → wake the drain. So a stranger's bad body is a 404.
 """
 
@@ -19,7 +19,7 @@ from flask.views import MethodView
 from marshmallow import Schema
 from sqlalchemy.orm import Session
 
-from api import idempotency
+from api import idempotency, metering
 from api.authentication import credential
 from api.json import dumps
 from api.waker import wake_drain
@@ -29,6 +29,7 @@ from models.access.permissions import Permission
 from models.database import transaction
 from models.errors import DomainError, PermissionDenied, PreconditionFailed
 from models.events.record import EVENTS_RECORDED
+from models.metrics import ENTER_SECONDS
 from models.operations import refusals
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -51,13 +52,18 @@ class Requirement:
     needs: Permission | Need
     unless_self: str | None = None
     """A path parameter: where it is the caller's own user id, membership is enough."""
+    past_call_limit: bool = False
+    """Whether it is answered, and counted, though no API call is left of the plan: what shows or lifts that limit."""
 
 
-def requires(needs: Permission | Need, *, unless_self: str | None = None) -> Callable[[F], F]:
+def requires(
+    needs: Permission | Need, *, unless_self: str | None = None, past_call_limit: bool = False
+) -> Callable[[F], F]:
     """Declares what a route needs. A route without a declaration stops the application from starting."""
 
     def declare(view: F) -> F:
-        view.requirement = Requirement(needs, unless_self)  # type: ignore[attr-defined]  # read by requirement_of
+        requirement = Requirement(needs, unless_self, past_call_limit)
+        view.requirement = requirement  # type: ignore[attr-defined]  # read by requirement_of
         return view
 
     return declare
@@ -92,9 +98,12 @@ class Resource(MethodView):
                 self._enter(path)
                 kept = idempotency.claim(self.session)
                 response = kept or self._respond(path)
+                taken = self._take_call()
         except PermissionDenied as refusal:
             self._note([refusal])
             raise
+        if taken:
+            metering.settled()
         if self.session.info.get(EVENTS_RECORDED):
             wake_drain()
         self._note(self.refused)
@@ -117,18 +126,32 @@ class Resource(MethodView):
             self.actor = enter(self.session, credential())
             g.user_id = self.actor.user_id
             return
-        self.access = enter_team(
-            self.session,
-            credential(),
-            path.pop("team_id"),
-            workspace_id=path.get("workspace_id"),
-            task_id=path.get("task_id"),
-            leaving=path.get(requirement.unless_self) if requirement.unless_self else None,
-        )
+        with ENTER_SECONDS.time():
+            self.access = enter_team(
+                self.session,
+                credential(),
+                path.pop("team_id"),
+                workspace_id=path.get("workspace_id"),
+                task_id=path.get("task_id"),
+                leaving=path.get(requirement.unless_self) if requirement.unless_self else None,
+            )
         g.user_id, g.access = self.access.user_id, self.access
         oneself = requirement.unless_self and path.get(requirement.unless_self) == self.access.user_id
         if isinstance(requirement.needs, Permission) and not oneself:
             self.access.require(requirement.needs)
+        g.past_call_limit = requirement.past_call_limit
+        if self._is_call_limited():
+            metering.refuse_call(self.session, self.access)
+
+    def _is_call_limited(self) -> bool:
+        return metering.is_limited(g.get("access"))
+
+    def _take_call(self) -> bool:
+        """Counts the request where the plan limits calls hard: last of all, so that nobody waits for long; whether it did."""
+        if not self._is_call_limited():
+            return False
+        metering.take_call(self.session, self.access)
+        return True
 
     def _note(self, refused: Sequence[DomainError]) -> None:
         """Notes what somebody of the team was refused. A stranger was told that the team is absent, and is no news to it."""

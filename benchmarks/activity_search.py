@@ -366,7 +366,7 @@ def _moment(corpus: Corpus, days: float = DAYS - 8) -> datetime:
     return corpus.begins + timedelta(days=days * random.random())
 
 
-def _week(corpus: Corpus) -> dict[str, datetime]:
+def _week(corpus: Corpus) -> dict[str, Any]:
     since = _moment(corpus)
     return {"since": since, "until": since + timedelta(days=7)}
 

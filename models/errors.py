@@ -69,24 +69,37 @@ class EmailTaken(DomainError):
     code = "email_taken"
 
 
+UPGRADE = "PUT /teams/{team_id}/plan"
+"""What lifts a limit of the plan."""
+
+
 class SeatLimitReached(DomainError):
+    """The plan has no seat for this; seats don't come back by waiting."""
+
     code = "seat_limit_reached"
+
+    def __init__(self, detail: str, *, used: int, limit: int) -> None:
+        super().__init__(detail, metric="seats", used=used, limit=limit, upgrade=UPGRADE)
 
 
 class QuotaExceeded(DomainError):
-    """A hard limit of the plan does not leave room for this; `resets_at` is when the next month begins."""
+    """
+    A hard limit of the plan does not leave room for this. `resets_at` is when the next month begins; None for storage, whose level
+    stays until something is deleted.
+    """
 
     code = "quota_exceeded"
 
-    def __init__(self, *, metric: str, used: int, limit: int, resets_at: datetime) -> None:
+    def __init__(self, *, metric: str, used: int, limit: int, resets_at: datetime | None) -> None:
+        per, wait = ("a month", "wait until the month ends") if resets_at else ("at a time", "free some")
         super().__init__(
-            f"The plan includes {limit:,} {metric} a month, of which {used:,} are used; this would pass the limit. Change the "
-            "plan (PUT /teams/{team_id}/plan), or wait until the month ends.",
+            f"The plan includes {limit:,} {metric} {per}, of which {used:,} are used; this would pass the limit. Change the plan "
+            f"({UPGRADE}), or {wait}.",
             metric=metric,
             used=used,
             limit=limit,
-            resets_at=resets_at,
-            upgrade="PUT /teams/{team_id}/plan",
+            resets_at=resets_at and resets_at.isoformat().replace("+00:00", "Z"),
+            upgrade=UPGRADE,
         )
 
 
@@ -117,6 +130,7 @@ FOR_CONSTRAINT: Mapping[str, Callable[[], DomainError]] = {
         "The owner must stay a member of the team; transfer the ownership first."
     ),
     "uq_invitations_pending": lambda: Conflict("An invitation waits for this address already; resend it."),
+    "uq_usage_ledger_reverses": lambda: Conflict("This row was taken back already."),
     "uq_agents_team_id_name": lambda: Conflict("An agent of this team has this name already."),
     "fk_api_keys_team_id_agent_id_agents": lambda: NotFound("agent"),
     "fk_tasks_team_id_agent_id_agents": lambda: NotFound("agent"),

@@ -1,16 +1,19 @@
 """The plans, as a price book has them: what each seats, includes and costs. Amounts are minor units of the book's currency."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from decimal import ROUND_CEILING, Decimal
+from decimal import Decimal
+from fractions import Fraction
 from functools import cache
+from math import ceil
 from pathlib import Path
 from typing import Any, Literal
 
 import jsonschema
 
 from models.errors import Invalid
+from models.money import Exact
 
 SHORTEST_RETENTION_DAYS = 7
 """Of the activity log, whatever the plan: so long a team can look back."""
@@ -18,6 +21,19 @@ RETENTION = {"days": 365, "longest_days": 3_650}
 """Of a plan whose book says nothing of it."""
 SHIPPED = Path(__file__).with_name("price_book.json")
 SCHEMA = Path(__file__).with_name("price_book.schema.json")
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A part of a quantity at one price: `quantity` of what is counted, units or packages."""
+
+    quantity: Fraction
+    unit_amount: Decimal
+    flat_amount: Decimal = Decimal(0)
+
+    @property
+    def amount(self) -> Fraction:
+        return Fraction(self.flat_amount) + self.quantity * Fraction(self.unit_amount)
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,20 +51,22 @@ class TieredPrice:
     model: Literal["graduated", "volume"]
     tiers: tuple[Tier, ...]
 
-    def of(self, quantity: Decimal) -> Decimal:
-        if quantity <= 0:
-            return Decimal(0)
+    def parts(self, quantity: Exact) -> list[Part]:
+        """The quantity by the tiers that it is charged in; none for nothing."""
+        exact = Fraction(quantity)
+        if exact <= 0:
+            return []
         if self.model == "volume":
-            tier = next(tier for tier in self.tiers if tier.up_to is None or quantity <= tier.up_to)
-            return tier.flat_amount + quantity * tier.unit_amount
-        amount, below = Decimal(0), Decimal(0)
+            tier = next(tier for tier in self.tiers if tier.up_to is None or exact <= tier.up_to)
+            return [Part(exact, tier.unit_amount, tier.flat_amount)]
+        parts, below = [], Fraction(0)
         for tier in self.tiers:
-            end = quantity if tier.up_to is None else min(quantity, Decimal(tier.up_to))
-            amount += tier.flat_amount + (end - below) * tier.unit_amount
+            end = exact if tier.up_to is None else min(exact, Fraction(tier.up_to))
+            parts.append(Part(end - below, tier.unit_amount, tier.flat_amount))
             below = end
-            if end == quantity:
+            if end == exact:
                 break
-        return amount
+        return parts
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,11 +75,20 @@ class PackagePrice:
 
     size: int
     amount: Decimal
+    model: Literal["package"] = "package"
 
-    def of(self, quantity: Decimal) -> Decimal:
-        if quantity <= 0:
-            return Decimal(0)
-        return (quantity / self.size).to_integral_value(ROUND_CEILING) * self.amount
+    def parts(self, quantity: Exact) -> list[Part]:
+        """The packages that the quantity begins; none for nothing."""
+        packages = ceil(Fraction(quantity) / self.size)
+        return [Part(Fraction(packages), self.amount)] if packages > 0 else []
+
+
+Price = TieredPrice | PackagePrice
+
+
+def price_of(price: Price, quantity: Exact) -> Fraction:
+    """What the quantity costs in minor units, exactly: no step of it rounds."""
+    return sum((part.amount for part in price.parts(quantity)), Fraction(0))
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +98,7 @@ class Terms:
     included: int
     is_hard: bool
     """Whether more is refused; else it is charged."""
-    price: TieredPrice | PackagePrice | None
+    price: Price | None
     """Of what is beyond; None: nothing."""
 
 
@@ -82,9 +109,9 @@ class Plan:
     base: Decimal
     """A month."""
     metrics: Mapping[str, Terms]
-    retention_days: int
+    retention_days: int = RETENTION["days"]
     """How long the activity log's rows are kept, unless the team chose otherwise."""
-    longest_retention_days: int
+    longest_retention_days: int = RETENTION["longest_days"]
     """As long as the team may choose."""
 
     def retention(self, chosen: int | None) -> int:
@@ -114,12 +141,14 @@ def parse(body: Any) -> Book:
     return Book(body["version"], body["currency"], {plan.name: plan for plan in plans})
 
 
-def _nonsense(body: Any) -> Any:
+def _nonsense(body: Any) -> Iterator[tuple[str, list[str]]]:
     """What a schema can't say."""
     names = [plan["name"] for plan in body["plans"]]
     if len(set(names)) != len(names) or "free" not in names:
         yield "$.plans", ["Each plan once, free among them."]
     for number, plan in enumerate(body["plans"]):
+        if Decimal(plan["base"]) % 1:
+            yield f"$.plans[{number}].base", ["Whole minor units."]
         for metric, terms in plan["metrics"].items():
             ends = [tier["up_to"] for tier in terms.get("price", {}).get("tiers", [])]
             if ends and (ends[-1] is not None or None in ends[:-1] or ends[:-1] != sorted(set(ends[:-1]))):
@@ -146,7 +175,7 @@ def _terms(body: Any) -> Terms:
     )
 
 
-def _price(body: Any) -> TieredPrice | PackagePrice:
+def _price(body: Any) -> Price:
     if body["model"] == "package":
         return PackagePrice(body["size"], Decimal(body["amount"]))
     tiers = (

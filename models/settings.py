@@ -15,6 +15,7 @@ from environs import Env, ValidationError, validate
 API, REALTIME, ALL = "api", "realtime", "all"
 KEY_LENGTH = 32
 """Of an encryption key, in bytes."""
+NO_PROVIDER, STRIPE = "null", "stripe"
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +67,26 @@ class Settings:
     """Networks that are not public where webhooks may be sent to all the same, and without TLS."""
     webhook_workers: int
     """Worker processes that send webhooks at once, over the whole installation."""
+    billing_grace_hours: int
+    """How long a month stays open for late usage once it has ended, before its invoice is final."""
+    seller_name: str
+    """Who issues the invoices."""
+    seller_address: str
+    """Line by line; `\\n` in the environment is a line's end."""
+    seller_tax_id: str
+    invoice_tax_note: str
+    """What invoices say about tax."""
+    payment_provider: str
+    """null: invoices are paid by other ways; stripe: it charges them."""
+    stripe_api_key: str = field(repr=False)
+    stripe_webhook_secret: str = field(repr=False)
+    """What Stripe signs its webhooks with."""
+    stripe_api_base: str
+    """Where Stripe's API is."""
+    metrics_token: str
+    """What `/metrics` asks for as bearer; empty: nothing."""
+    worker_metrics_port: int
+    """Where a worker serves what its processes counted; 0: nowhere."""
     log_level: str
     log_format: str
     """json, or console for people."""
@@ -106,11 +127,31 @@ class Settings:
                 env.str("WEBHOOK_PRIVATE_NETWORKS", "", validate=_network_list)
             ),
             webhook_workers=env.int("WEBHOOK_WORKERS", 2, validate=validate.Range(1)),
+            billing_grace_hours=env.int("BILLING_GRACE_HOURS", 24, validate=validate.Range(0, 28 * 24)),
+            seller_name=env.str("SELLER_NAME", "AgentHQ", validate=validate.Length(1, 255)),
+            seller_address=env.str("SELLER_ADDRESS", "").replace("\\n", "\n"),
+            seller_tax_id=env.str("SELLER_TAX_ID", ""),
+            invoice_tax_note=env.str("INVOICE_TAX_NOTE", "Prices are net; no VAT or other tax is included."),
+            payment_provider=env.str(
+                "PAYMENT_PROVIDER", NO_PROVIDER, validate=validate.OneOf([NO_PROVIDER, STRIPE])
+            ),
+            stripe_api_key=_when_stripe(env, "STRIPE_API_KEY"),
+            stripe_webhook_secret=_when_stripe(env, "STRIPE_WEBHOOK_SECRET"),
+            stripe_api_base=env.str("STRIPE_API_BASE", "https://api.stripe.com", validate=_web_url).rstrip(
+                "/"
+            ),
+            metrics_token=env.str("METRICS_TOKEN", ""),
+            worker_metrics_port=env.int("WORKER_METRICS_PORT", 0, validate=validate.Range(0, 65535)),
             log_level=env.str(
                 "LOG_LEVEL", "INFO", validate=validate.OneOf(["DEBUG", "INFO", "WARNING", "ERROR"])
             ),
             log_format=env.str("LOG_FORMAT", "json", validate=validate.OneOf(["json", "console"])),
         )
+
+
+def _when_stripe(env: Env, name: str) -> str:
+    """Needed where Stripe charges, and of no use elsewhere."""
+    return env.str(name) if env.str("PAYMENT_PROVIDER", NO_PROVIDER) == STRIPE else env.str(name, "")
 
 
 def _rate_limit(value: str) -> None:

@@ -21,6 +21,7 @@ from uuid_utils.compat import uuid7
 from wsproto.events import Ping
 from wsproto.frame_protocol import Opcode
 
+from models.metrics import SOCKETS, SOCKETS_CLOSED
 from realtime.messages import CloseCode
 from realtime.transport import Closing, Goodbye, Inbox, close_frame, encode_frame, text_frame
 
@@ -232,6 +233,8 @@ class Connection:
         self._frames.clear()
         self._bytes = 0
         self.closing = closing
+        if not isinstance(closing, Goodbye):
+            SOCKETS_CLOSED.labels(str(int(closing.code))).inc()
         if rest := self._write(begun + close_frame(closing.code, closing.reason)):
             self._queue(rest)
             self._reactor.watch_writing(self)
@@ -277,6 +280,7 @@ class Reactor:
         with self.lock:
             connection = Connection(self, os.dup(connection_socket.fileno()))
             self._connections[connection.fileno()] = connection
+            SOCKETS.inc()
             self._epoll.register(connection.fileno(), 0)
             if not self._started:
                 self._started = True
@@ -301,7 +305,8 @@ class Reactor:
         self._leaving[connection] = time.monotonic() + within_s
 
     def forget(self, connection: Connection) -> None:
-        self._connections.pop(connection.fileno(), None)
+        if self._connections.pop(connection.fileno(), None):
+            SOCKETS.dec()
         self._leaving.pop(connection, None)
         self._epoll.unregister(connection.fileno())
 

@@ -28,6 +28,7 @@ from models.access.actor import Named
 from models.access.entry import Access, Position
 from models.database import single_statements, transaction
 from models.errors import Unavailable
+from models.metrics import FRAMES
 from models.queries import activity
 from models.queries.audiences import audiences_of
 from models.settings import settings
@@ -140,6 +141,7 @@ class Channel:
             return
         seqs = [each.event.seq for each in shown if each.event.seq]
         plain = all(each.event.audience is None and each.sender == NO_SENDER for each in shown)
+        FRAMES.inc(len(shown) * len(self.subscribers))
         joined = b"".join(each.event.frame for each in shown)
         before, last = (seqs[0] - 1, seqs[-1]) if seqs else (0, 0)
         for subscriber in list(self.subscribers):

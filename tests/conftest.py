@@ -101,6 +101,28 @@ def alembic_config() -> Config:
     return config
 
 
+@pytest.fixture(scope="module")
+def own_database() -> Iterator[None]:
+    """A database for the tests of one module: for what would be everybody's in the shared one, such as the newest price book."""
+    from models.database import engine, forget_engine
+
+    shared = os.environ["DATABASE_URL"]
+    name = f"agenthq_test_own_{os.getpid()}"
+
+    def use(url: str) -> None:
+        engine().dispose()
+        forget_engine()
+        os.environ["DATABASE_URL"] = url
+        settings.cache_clear()
+
+    _recreate(name, template=TEMPLATE)
+    use(_named(shared, name))
+    yield
+    use(shared)
+    with psycopg.connect(sqlalchemy_url(shared).replace("+psycopg", ""), autocommit=True) as connection:
+        connection.execute(f'DROP DATABASE "{name}" WITH (FORCE)'.encode())
+
+
 @pytest.fixture(scope="session")
 def app() -> Flask:
     from api import create_app

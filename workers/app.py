@@ -1,9 +1,12 @@
 """The Celery application: `celery -A workers.app worker` and `celery -A workers.app beat`."""
 
 import logging
+import os
 from typing import Any
 
 from celery import Celery, signals
+from prometheus_client import CollectorRegistry, start_http_server
+from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 
 from models.database import forget_engine
 from models.logs import configure_logs
@@ -22,6 +25,8 @@ app = Celery(
         "workers.mail",
         "workers.webhooks",
         "workers.tasks",
+        "workers.billing",
+        "workers.payments",
         "workers.maintenance",
         "workers.retention",
     ],
@@ -41,6 +46,21 @@ def without_traceback(record: logging.LogRecord) -> bool:
     if record.exc_info:
         record.msg, record.args, record.exc_info = "%r", (record.exc_info[1],), None
     return True
+
+
+@signals.worker_ready.connect
+def serve_metrics(**_: Any) -> None:
+    """On WORKER_METRICS_PORT, where no web process reads the directory of this worker's processes."""
+    if (port := settings().worker_metrics_port) and os.environ.get("PROMETHEUS_MULTIPROC_DIR"):
+        registry = CollectorRegistry()
+        MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
+        start_http_server(port, registry=registry)
+
+
+@signals.worker_process_shutdown.connect
+def forget_process(pid: int, **_: Any) -> None:
+    if os.environ.get("PROMETHEUS_MULTIPROC_DIR"):
+        mark_process_dead(pid)  # type: ignore[no-untyped-call]
 
 
 @signals.worker_process_init.connect

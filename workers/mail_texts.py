@@ -123,6 +123,32 @@ No event is lost: enable it again, and it goes on where it stopped. {public_url}
     )
 
 
+METRICS = {
+    "tasks_created": "new tasks",
+    "tasks_completed": "completed tasks",
+    "llm_tokens_used": "LLM tokens",
+    "api_calls": "API calls",
+    "storage_bytes": "storage",
+}
+UNITS = dict.fromkeys(METRICS, "this month") | {"storage_bytes": "bytes"}
+
+
+def _usage_alert(letter: Letter, public_url: str) -> Words:
+    team, about = one_line(letter.team), letter.details
+    what = METRICS[about["metric"]]
+    reached = about["threshold"]
+    return (
+        f"{team} has used {reached} percent of its {what}",
+        f"""Hello,
+
+the team "{team}" has reached {reached} percent of the {what} that its plan includes: {about["used"]:,} of {about["included"]:,}
+{UNITS[about["metric"]]}. Such a mail comes once a month at each of 50, 80, 100 and 120 percent.
+
+What was used, by day, and a larger plan: {public_url}
+""",
+    )
+
+
 WORDS: Mapping[str, Callable[[Letter, str], Words]] = {
     VERIFY_EMAIL: _verify_email,
     RESET_PASSWORD: _reset_password,
@@ -132,6 +158,7 @@ WORDS: Mapping[str, Callable[[Letter, str], Words]] = {
     mails.TWO_FACTOR_DISABLED: _two_factor_disabled,
     mails.RECOVERY_CODE_USED: _recovery_code_used,
     mails.WEBHOOK_DISABLED: _webhook_disabled,
+    mails.USAGE_ALERT: _usage_alert,
 }
 
 

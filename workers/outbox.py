@@ -2,11 +2,13 @@
 
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime
 
 import structlog
 from redis import Redis, RedisError
 
 from models.database import transaction
+from models.metrics import DRAIN_LAG, EVENTS_DRAINED
 from models.operations import activity
 from models.queries.audiences import audiences_of
 from models.settings import settings
@@ -69,6 +71,8 @@ def drain_batch(redis: Redis) -> int:
         projected = activity.project(session, limit=BATCH)
         audiences = audiences_of(session, projected)
     if projected:
+        EVENTS_DRAINED.inc(len(projected))
+        DRAIN_LAG.observe((datetime.now(UTC) - min(event.created_at for event in projected)).total_seconds())
         publish_events(redis, projected, audiences)
     return len(projected)
 

@@ -1,9 +1,12 @@
 """The base of every task: what it logs. Limits, retries and acknowledgement are settings (celeryconfig.py)."""
 
+import time
 from typing import Any
 
 import structlog
 from celery import Task
+
+from models.metrics import TASK_SECONDS
 
 log = structlog.get_logger("workers")
 
@@ -18,8 +21,14 @@ class LoggedTask(Task):  # type: ignore[type-arg]  # generic in the stubs alone
     abstract = True
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        with structlog.contextvars.bound_contextvars(task=self.name, task_id=self.request.id):
-            return super().__call__(*args, **kwargs)
+        begun, outcome = time.perf_counter(), "failure"
+        try:
+            with structlog.contextvars.bound_contextvars(task=self.name, task_id=self.request.id):
+                result = super().__call__(*args, **kwargs)
+            outcome = "success"
+            return result
+        finally:
+            TASK_SECONDS.labels(self.name, outcome).observe(time.perf_counter() - begun)
 
     def on_failure(self, exc: Exception, task_id: str, args: Any, kwargs: Any, einfo: Any) -> None:
         log.error("task failed", task=self.name, task_id=task_id, error=repr(exc))

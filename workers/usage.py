@@ -1,7 +1,7 @@
-"""Folding the ledger into `usage_stats`."""
+"""Folding the ledger into `usage_stats`, and finding what nobody settled."""
 
 from models.database import transaction
-from models.operations import usage
+from models.operations import reservations, usage
 from workers.app import app
 
 BATCH = 5_000
@@ -18,3 +18,16 @@ def fold_batch() -> int:
     """How many ledger rows one transaction folded."""
     with transaction() as session:
         return usage.fold(session, BATCH)
+
+
+@app.task(name="usage.mark_unsettled")
+def mark_unsettled() -> None:
+    """Marks every reservation that expired. A read is exact without it; this tells the team."""
+    while unsettled_batch():
+        pass
+
+
+def unsettled_batch() -> int:
+    """How many reservations one transaction marked."""
+    with transaction() as session:
+        return reservations.mark_unsettled(session, BATCH)

@@ -91,8 +91,8 @@ class TaskCompleteSchema(Schema):
     def check_tokens(self, data: dict[str, Any], **_: Any) -> None:
         if "tokens" in data and "llm_tokens_used" in data:
             raise ValidationError("Send this or `tokens`, not both.", "llm_tokens_used")
-        if "model" in data and "tokens" not in data:
-            raise ValidationError("This needs `tokens`.", "model")
+        if "model" in data and not {"tokens", "llm_tokens_used"} & set(data):
+            raise ValidationError("This needs `tokens` or `llm_tokens_used`.", "model")
 
 
 class TaskFailSchema(Schema):

@@ -74,10 +74,3 @@ class TransferSchema(Schema):
 
 class PlanChoiceSchema(Schema):
     plan = fields.String(required=True, validate=validate.OneOf(list(PLANS)))
-
-
-class PlanSchema(Schema):
-    name = fields.String()
-    max_members = fields.Integer()
-    retention_days = fields.Integer(metadata={"description": "For how long the activity log is kept."})
-    longest_retention_days = fields.Integer(metadata={"description": "As long as a team may choose."})

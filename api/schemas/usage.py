@@ -2,8 +2,9 @@ from typing import Any
 
 from marshmallow import ValidationError, fields, post_load, validate, validates_schema
 
-from api.schemas.base import Integer, PageQuery, QueryInteger, Schema, Text, Time
+from api.schemas.base import BIGINT_MAXIMUM, Integer, PageQuery, QueryInteger, Schema, Text, Time
 from models.operations.usage import UsageEvent
+from models.queries.usage_reports import Group
 from models.tables.usage import Metric, TokenPart
 
 MAXIMUM_EVENTS = 1_000
@@ -13,7 +14,9 @@ class UsageEventSchema(Schema):
     external_id = Text(required=True, maximum=200, trim=False)
     metric = fields.Enum(Metric, by_value=fields.String, required=True)
     quantity = Integer(
-        required=True, metadata={"description": "Positive; for storage_bytes the change of the level."}
+        required=True,
+        minimum=-BIGINT_MAXIMUM,  # whose opposite fits too, as a correction needs it
+        metadata={"description": "Positive; for storage_bytes the change of the level."},
     )
     occurred_at = Time()
     workspace_id = fields.UUID(metadata={"description": "Where it was used."})
@@ -79,6 +82,97 @@ class MonthQuery(Schema):
     month = QueryInteger(required=True, validate=validate.Range(1, 12))
 
 
+class UnsettledSchema(Schema):
+    count = fields.Integer()
+    quantity = fields.Integer()
+
+
 class MonthSchema(CountersSchema):
     year = fields.Integer()
     month = fields.Integer()
+    unsettled = fields.Nested(
+        UnsettledSchema,
+        metadata={
+            "description": "Reservations of the month that expired unsettled, and how many tokens they may have used at the most: "
+            "in no other figure."
+        },
+    )
+
+
+class StorageDaySchema(Schema):
+    date = fields.Date()
+    close = fields.Integer(metadata={"description": "The level in bytes at the day's close; today's so far."})
+    peak = fields.Integer(metadata={"description": "The highest level of the day."})
+    byte_seconds = fields.Integer(
+        metadata={
+            "description": "Each level by the seconds that it lasted, summed, to the whole byte-second."
+        }
+    )
+
+
+class BreakdownQuery(DaysQuery):
+    metric = fields.Enum(Metric, by_value=fields.String, load_default=None)
+    by = fields.List(
+        fields.Enum(Group, by_value=fields.String),
+        data_key="group_by",
+        load_default=(Group.user,),
+        validate=validate.Length(1, len(Group)),
+        metadata={"description": "One group, or several by repeating the parameter."},
+    )
+
+
+class BreakdownSchema(Schema):
+    """Of the groups, those that were asked for."""
+
+    metric = fields.String()
+    quantity = fields.Integer(metadata={"description": "Of storage_bytes the net change."})
+    user_id = fields.UUID(allow_none=True)
+    user_name = fields.String(allow_none=True)
+    agent_id = fields.UUID(allow_none=True)
+    agent_name = fields.String(allow_none=True)
+    api_key_id = fields.UUID(allow_none=True)
+    api_key_name = fields.String(allow_none=True)
+    workspace_id = fields.UUID(
+        allow_none=True,
+        metadata={"description": "None also for private workspaces that don't list the caller."},
+    )
+    workspace_name = fields.String(allow_none=True)
+    model = fields.String(allow_none=True)
+    part = fields.String(allow_none=True)
+    date = fields.Date()
+    ledger = fields.String(
+        metadata={"description": "The path and query of the ledger rows that it is the sum of."}
+    )
+
+
+class ProjectionSchema(Schema):
+    used = fields.Integer()
+    linear = fields.Integer(metadata={"description": "By the month's end, at the pace of the month so far."})
+    last_7_days = fields.Integer(
+        metadata={"description": "By the month's end, at the pace of the seven full days before today."}
+    )
+
+
+class ProjectionsSchema(Schema):
+    year = fields.Integer()
+    month = fields.Integer()
+    metrics = fields.Dict(keys=fields.String(), values=fields.Nested(ProjectionSchema))
+
+
+class CountedSchema(Schema):
+    ledger = fields.Integer()
+    breakdown = fields.Integer()
+    daily = fields.Integer()
+
+
+class ProofSchema(Schema):
+    year = fields.Integer()
+    month = fields.Integer()
+    valid = fields.Boolean()
+    metrics = fields.Dict(
+        keys=fields.String(),
+        values=fields.Nested(CountedSchema),
+        metadata={
+            "description": "Each metric's month, counted in three ways; of storage_bytes the net change."
+        },
+    )

@@ -13,6 +13,7 @@
  *   data-filters                a form that is its page's filters, at every change or (="submit") when sent; data-utc: a local time in it
  *   data-open / data-dismiss    dialogs; data-fill='{…}' of what opens one goes into its [data-fill-text], [data-fill-confirm] and fields;
  *    data-confirm="text"  must be typed;  data-copy="text"
+ *   data-rove                   a list of links of which one is reached by Tab, and the others by the arrow keys
  */
 import { Refused, TeamSocket } from "/static/realtime.js";
 
@@ -446,6 +447,18 @@ document.addEventListener("keydown", (event) => {
   if (!jump?.checkVisibility()) return;
   event.preventDefault();
   jump.focus();
+});
+
+/** Arrow keys, Home and End move through the links of a [data-rove]; Tab comes back to where one was. */
+document.addEventListener("keydown", (event) => {
+  const links = [...(event.target.closest("[data-rove]")?.querySelectorAll("a") ?? [])];
+  const at = links.indexOf(event.target);
+  const to = { ArrowRight: at + 1, ArrowLeft: at - 1, Home: 0, End: links.length - 1 }[event.key];
+  if (at < 0 || links[to] === undefined) return;
+  event.preventDefault();
+  links[at].tabIndex = -1;
+  links[to].tabIndex = 0;
+  links[to].focus();
 });
 
 function toggleIfOpen() {

@@ -60,6 +60,7 @@ ALTER TABLE activity_logs ENABLE TRIGGER append_only;
 UNCOUNT = """
 CREATE FUNCTION uncount_activity() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
+  INSERT INTO activity_folds (team_id) SELECT DISTINCT g.team_id FROM gone g ORDER BY 1 ON CONFLICT DO NOTHING;
   PERFORM FROM activity_folds f WHERE f.team_id IN (SELECT g.team_id FROM gone g) ORDER BY f.team_id FOR UPDATE;
   UPDATE activity_counts c SET n = c.n - u.n
   FROM (
@@ -131,7 +132,7 @@ def upgrade() -> None:
         ["team_id", "words", "mentions"],
         postgresql_using="gin",
         postgresql_ops={"words": "gin_trgm_ops"},
-        postgresql_with={"fastupdate": "off"},
+        postgresql_with={"gin_pending_list_limit": "256"},
     )
     make_tables()
     run(UNCOUNT)

@@ -44,6 +44,8 @@ class Access:
     agent_id: UUID | None = None
     sees_all_workspaces: bool = False
     """The owner does, and whatever acts for the owner; everyone else sees those that are open or list them."""
+    calls_used_up: bool | None = None
+    """Whether no API call is left of a hard limit of the team's plan; None where the plan sets none."""
 
     @property
     def named(self) -> Named:
@@ -101,6 +103,12 @@ BARRED = """
 """Why a member may not enter all the same; NULL if they may. Asked of `team_members m` and `teams t`."""
 
 
+CALLS_USED_UP = """
+  (SELECT q.used >= q.maximum AND q.period >= date_trunc('month', now())::date FROM usage_quotas q
+   WHERE q.team_id = m.team_id AND q.metric = 'api_calls')"""
+"""Whether no API call is left of the month's hard limit; NULL without one. Sessions are in UTC."""
+
+
 def permissions_of(role: str) -> str:
     """SQL: what a role, given as SQL, grants in the team of `m`, as an array of `resource:action`."""
     return f"""ARRAY(SELECT p.resource || ':' || p.action FROM permissions p
@@ -131,6 +139,7 @@ def entering(
         "m.role",
         "t.owner_id = m.user_id",
         BARRED,
+        CALLS_USED_UP,
         permissions_of("m.role"),
     ]
     source = "sessions c" if credential == "session" else "api_keys c LEFT JOIN agents a ON a.id = c.agent_id"
@@ -361,7 +370,7 @@ def _access(
     session: Session, by: Presented, place: Place, row: Sequence[Any] | None, leaving: UUID | None = None
 ) -> Access:
     credential_id, user_id = _authenticated(session, "sessions" if by.kind == "session" else "api_keys", row)
-    _, _, _, _, role, owns, barred, granted, *rest = row or ()
+    _, _, _, _, role, owns, barred, calls_used_up, granted, *rest = row or ()
     if role is None:
         raise NotFound("team")
     in_workspace = rest.pop() if place.within_workspace else None
@@ -384,6 +393,7 @@ def _access(
             origin=by.origin,
             session_id=credential_id,
             sees_all_workspaces=owns,
+            calls_used_up=calls_used_up,
         )
     scope, agent_id, agent_grants = rest
     agent = agent_grants if agent_id else None
@@ -397,6 +407,7 @@ def _access(
         api_key_id=credential_id,
         agent_id=agent_id,
         sees_all_workspaces=owns,
+        calls_used_up=calls_used_up,
     )
 
 

@@ -10,7 +10,7 @@ in a payload by id alone (models/tables/activity.py says why); their names are j
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields
-from datetime import datetime
+from datetime import date, datetime
 from typing import Any, ClassVar, TypeVar, dataclass_transform
 from uuid import UUID
 
@@ -152,6 +152,33 @@ class RefusalsSummed(Event):
 
     team_id: UUID
     count: int
+
+
+@event(
+    "price_book_changed", "team", "{actor} moved the {plan} plan to version {to_version} of the price book"
+)
+class PriceBookChanged(TeamEvent):
+    plan: str
+    from_version: int
+    to_version: int
+    max_members: int
+
+
+@event(
+    "usage_limit_reached",
+    "team",
+    "{actor} noticed that {metric} reached {threshold} percent of what the plan includes",
+)
+class UsageLimitReached(Event):
+    team_id: UUID
+    metric: str
+    threshold: int
+    """Percent: 50, 80, 100 or 120."""
+    used: int
+    included: int
+    """Of storage in bytes, like `used`."""
+    period: date
+    """The month's first day (UTC)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -481,3 +508,101 @@ class WebhookReplayed(WebhookEvent):
 )
 class WebhookRedelivered(WebhookEvent):
     seq: int
+
+
+@event(
+    "usage_unsettled", "team", "{actor} found {count} reservations unsettled, of {quantity} tokens at most"
+)
+class UsageUnsettled(Event):
+    """Those that expired since it looked last: one event for all of them, as agents reserve for each call."""
+
+    team_id: UUID
+    count: int
+    quantity: int
+
+
+@event("usage_corrected", "usage_ledger", "{actor} took back {quantity} of {metric}: {reason}")
+class UsageCorrected(Event):
+    usage_ledger_id: UUID
+    """The ledger's row that is taken back."""
+    correction_id: UUID
+    """The row that takes it back."""
+    metric: str
+    quantity: int
+    reason: str
+    workspace_id: UUID | None
+
+
+@dataclass(frozen=True, slots=True)
+class UsageBackfillEvent(Event):
+    usage_backfill_id: UUID
+    name: str
+
+
+@event("usage_backfill_created", "usage_backfill", "{actor} opened the backfill {resource}: {reason}")
+class UsageBackfillCreated(UsageBackfillEvent):
+    reason: str
+
+
+@event(
+    "usage_backfill_applied",
+    "usage_backfill",
+    "{actor} applied the backfill {resource}: {accepted} counted, {duplicates} known before",
+)
+class UsageBackfillApplied(UsageBackfillEvent):
+    accepted: int
+    duplicates: int
+
+
+@event(
+    "usage_backfill_reverted", "usage_backfill", "{actor} took the backfill {resource} back: {reversed} rows"
+)
+class UsageBackfillReverted(UsageBackfillEvent):
+    reversed: int
+
+
+@dataclass(frozen=True, slots=True)
+class InvoiceEvent(Event):
+    invoice_id: UUID
+    name: str
+    """Its number."""
+
+
+@event("invoice_finalized", "invoice", "{actor} finalized the invoice {resource} over {amount}")
+class InvoiceFinalized(InvoiceEvent):
+    period_start: date
+    period_end: date
+    """The first day after it."""
+    total: int
+    """Minor units."""
+    currency: str
+    amount: str
+    """The total as people read it."""
+
+
+@event(
+    "invoice_voided",
+    "invoice",
+    "{actor} voided the invoice {resource} by the credit note {credit_note}: {reason}",
+)
+class InvoiceVoided(InvoiceEvent):
+    credit_note_id: UUID
+    credit_note: str
+    """Its number."""
+    reason: str
+
+
+@event("invoice_paid", "invoice", "{actor} noted that the invoice {resource} is paid")
+class InvoicePaid(InvoiceEvent): ...
+
+
+@event("invoice_payment_failed", "invoice", "{actor} noted that paying the invoice {resource} failed")
+class InvoicePaymentFailed(InvoiceEvent):
+    state: str
+    """failed, while it is tried again; uncollectible, when it was given up."""
+
+
+@event("billing_details_updated", "team", "{actor} changed who the invoices of {resource} are made out to")
+class BillingDetailsUpdated(TeamEvent):
+    fields: list[str]
+    """Which changed; what they say can be a person's, and stands in the billing details alone."""

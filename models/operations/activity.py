@@ -1,6 +1,6 @@
 """The drain's work: numbering committed events, chaining them and appending them to the activity log, each exactly once."""
 
-from datetime import date
+from datetime import date, datetime
 from typing import NamedTuple
 from uuid import UUID
 
@@ -72,7 +72,7 @@ class Projected(NamedTuple):
     agent_id: UUID | None
     workspace_id: UUID | None
     details: dict[str, object]
-    created_at: object
+    created_at: datetime
 
 
 def project(session: Session, *, limit: int, teams: int = 200) -> list[Projected]:

@@ -17,6 +17,7 @@ from models.access.actor import Named, System
 from models.errors import Conflict, NotFound
 from models.events.catalogue import InvitationDeclined, MemberErased
 from models.events.record import record
+from models.operations import activity_exports
 from models.queries import invitations, users
 from models.tables import (
     AccountEvent,
@@ -204,6 +205,7 @@ def _forget_account(session: Session, user: User) -> None:
         delete(table).where(table.user_id == user.id)
         for table in (UserSession, MailedToken, SecondFactor, AccountEvent, Mail)
     )
+    activity_exports.expire_those_about(session, user.id)
     for statement in (*of_user, delete(Mail).where(Mail.address == user.email_normalized)):
         session.execute(statement)
 

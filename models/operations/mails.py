@@ -6,14 +6,16 @@ Sending is three steps, for nothing leaves the process inside a transaction: `cl
 off, the worker sends, `sent` deletes the row. A crash between them sends the mail again later, with a new token: never none.
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import delete, func, select
+from sqlalchemy import delete, func, select, text
 from sqlalchemy.orm import Session
 
+from models import json_text
 from models.access.credentials import hash_secret, new_token
 from models.access.permissions import ADMIN
 from models.destinations import parse
@@ -30,6 +32,7 @@ PASSWORD_CHANGED = "password_changed"  # noqa: S105
 TWO_FACTOR_ENABLED, TWO_FACTOR_DISABLED = "two_factor_enabled", "two_factor_disabled"
 RECOVERY_CODE_USED = "recovery_code_used"
 WEBHOOK_DISABLED = "webhook_disabled"
+USAGE_ALERT = "usage_alert"
 
 FIRST_DELAY, LONGEST_DELAY = timedelta(minutes=1), timedelta(hours=2)
 """Longer than a try can take (workers/mailers.py), so that nobody claims a mail that is just being sent."""
@@ -40,6 +43,17 @@ MAXIMUM_TOKENS_PER_HOUR = 5
 MAXIMUM_RECIPIENTS = 100
 FAILED_KEPT_FOR = timedelta(days=30)
 LONGEST_ERROR = 500
+
+
+# The owner, and whoever else may see the bill.
+ENQUEUE_USAGE_ALERT = text("""
+INSERT INTO mails (id, kind, user_id, details)
+SELECT uuid7(), :kind, m.user_id, CAST(:details AS jsonb)
+FROM team_members m JOIN teams t ON t.id = m.team_id
+WHERE m.team_id = :team_id AND m.suspended_at IS NULL AND (m.user_id = t.owner_id OR EXISTS (
+  SELECT FROM permissions p WHERE p.role = m.role AND p.allowed AND p.resource = 'billing' AND p.action = 'read'
+    AND (p.team_id IS NULL OR p.team_id = m.team_id)))
+""")
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +70,7 @@ class Letter:
     webhook: str = ""
     """The host that it points to."""
     reason: str = ""
+    details: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +110,12 @@ def enqueue_webhook_disabled(session: Session, webhook: Webhook) -> None:
     session.add_all(
         Mail(kind=WEBHOOK_DISABLED, user_id=user_id, webhook_id=webhook.id) for user_id in recipients
     )
+
+
+def enqueue_usage_alert(session: Session, team_id: UUID, **details: str | int) -> None:
+    """A mail each to those who may see the team's bill, unless they have left by the time it would be sent."""
+    about = json_text.dumps({"team_id": team_id, **details})
+    session.execute(ENQUEUE_USAGE_ALERT, {"kind": USAGE_ALERT, "team_id": team_id, "details": about})
 
 
 def delay_after(attempts: int) -> timedelta:
@@ -153,6 +174,8 @@ def _letter(session: Session, mail: Mail) -> Letter | None:
         return _invitation(session, mail)
     if mail.kind == WEBHOOK_DISABLED:
         return _webhook_disabled(session, mail)
+    if mail.kind == USAGE_ALERT:
+        return _usage_alert(session, mail)
     user = _recipient(session, mail)
     if user is None or (mail.kind == VERIFY_EMAIL and user.email_verified_at is not None):
         return None
@@ -223,3 +246,17 @@ def _webhook_disabled(session: Session, mail: Mail) -> Letter | None:
         webhook=parse(webhook.url).authority,
         reason=webhook.disabled_reason or "",
     )
+
+
+def _usage_alert(session: Session, mail: Mail) -> Letter | None:
+    """Nothing for who has left, or of a team that is deleted."""
+    details: dict[str, Any] = mail.details or {}
+    found = session.execute(
+        select(User.email, Team.name)
+        .join(TeamMember, (TeamMember.user_id == User.id) & TeamMember.suspended_at.is_(None))
+        .join(Team, (Team.id == TeamMember.team_id) & Team.deleted_at.is_(None))
+        .where(User.id == mail.user_id, Team.id == UUID(details["team_id"]))
+    ).one_or_none()
+    if found is None:
+        return None
+    return Letter(mail.id, mail.kind, to=found.email, team=found.name, details=details)

@@ -25,6 +25,7 @@ from models.events.catalogue import (
     OwnershipTransferred,
 )
 from models.events.record import record
+from models.plans import Plan
 from models.queries import invitations, members, users
 from models.tables import ApiKey, Team, TeamMember, User
 from models.tables.invitations import ACCEPTED
@@ -163,6 +164,18 @@ def refuse_without_seat(session: Session, team: Team) -> None:
             f"All {team.max_members} seats of the {team.plan} plan are taken by members and pending invitations; "
             "remove one or change the plan.",
             limit=team.max_members,
+            used=seats,
+        )
+
+
+def refuse_without_seats(session: Session, team: Team, plan: Plan) -> None:
+    """Raises SeatLimitReached if those who take a seat now don't fit into the plan."""
+    seats = members.seats_taken(session, team.id)
+    if seats > plan.max_members:
+        raise SeatLimitReached(
+            f"The {plan.name} plan seats {plan.max_members}, and {seats} are taken by members and pending invitations; "
+            "remove some first.",
+            limit=plan.max_members,
             used=seats,
         )
 

@@ -11,14 +11,14 @@ from uuid_utils.compat import uuid7
 from models.access.actor import Actor
 from models.access.entry import Access, enter_new_team, reenter
 from models.access.permissions import ADMIN, Permission
-from models.errors import Conflict, NotFound, SeatLimitReached
+from models.errors import Conflict, Invalid, NotFound
 from models.events.catalogue import PlanChanged, TeamCreated, TeamDeleted, TeamRestored, TeamUpdated
 from models.events.record import record
 from models.operations import activity, plan_periods, retention
 from models.operations.changes import apply_changes
-from models.operations.members import seat
-from models.plans import DEFAULT_PLAN, PLANS
-from models.queries import members, users
+from models.operations.members import refuse_without_seats, seat
+from models.plans import DEFAULT_PLAN
+from models.queries import plans, users
 from models.queries.teams import RESTORABLE_FOR, restorable, retention_days
 from models.tables import ActivityHead, OutboxEvent, Team, UsageLedger
 
@@ -28,18 +28,20 @@ PURGED_AT_ONCE = 20_000
 
 def create(session: Session, actor: Actor, *, name: str) -> Team:
     """A new team on the free plan; the actor becomes its owner and first admin."""
+    book = plans.current_book(session)
+    plan = book.plans[DEFAULT_PLAN.name]
     team = Team(
         id=uuid7(),
         name=name,
         owner_id=actor.user_id,
-        plan=DEFAULT_PLAN.name,
-        max_members=DEFAULT_PLAN.max_members,
+        plan=plan.name,
+        max_members=plan.max_members,
     )
     session.add(team)
     session.flush()  # the rows below refer to it
     seat(session, team, users.get(session, actor.user_id), ADMIN)
     session.add(ActivityHead(team_id=team.id, seq=0))
-    plan_periods.begin(session, team)
+    plan_periods.begin(session, team, book)
     session.flush()  # before the event, so that a drain finds the head it numbers from
     record(session, enter_new_team(actor, team.id, ADMIN), TeamCreated(team_id=team.id, name=team.name))
     return team
@@ -64,6 +66,7 @@ def delete(session: Session, access: Access, team: Team) -> None:
     """Soft: nobody can enter it any more; the owner can restore it until RESTORABLE_FOR is over, then it is purged."""
     access = reenter(session, access, Permission.teams_delete)
     team.deleted_at = func.now()
+    plan_periods.end(session, team)
     record(session, access, TeamDeleted(team_id=team.id, name=team.name))
 
 
@@ -79,6 +82,7 @@ def restore(session: Session, actor: Actor, team_id: UUID) -> Team:
         raise NotFound("deleted team")
     team.deleted_at = None
     session.flush()  # updated_at comes back
+    plan_periods.begin(session, team, plans.last_book_of(session, team.id))
     record(session, enter_new_team(actor, team.id, ADMIN), TeamRestored(team_id=team.id, name=team.name))
     return team
 
@@ -117,23 +121,23 @@ def purge_one(session: Session) -> UUID | None:
 
 
 def change_plan(session: Session, access: Access, team: Team, *, plan: str) -> None:
-    """Changes the plan and with it the seats, at once; SeatLimitReached if the members don't fit into the new one."""
+    """
+    Changes the plan and with it seats, limits and prices, at once, to that of the newest book.
+
+    Raises SeatLimitReached if the members don't fit into it, Invalid for a plan that the book does not have.
+    """
     access = reenter(session, access, Permission.billing_update)
-    wanted = PLANS[plan]
-    if wanted.name == team.plan:
+    if plan == team.plan:
         return
-    seats = members.seats_taken(session, team.id)
-    if seats > wanted.max_members:
-        raise SeatLimitReached(
-            f"The {wanted.name} plan seats {wanted.max_members}, and {seats} are taken by members and pending invitations; "
-            "remove some first.",
-            limit=wanted.max_members,
-            used=seats,
-        )
+    book = plans.current_book(session)
+    if plan not in book.plans:
+        raise Invalid({"plan": [f"There is no such plan at present; there are {', '.join(book.plans)}."]})
+    wanted = book.plans[plan]
+    refuse_without_seats(session, team, wanted)
     previous, kept = team.plan, retention_days(team)
     apply_changes(session, team, {"plan": wanted.name, "max_members": wanted.max_members})
     retention.keep_on(session, team, kept)
-    plan_periods.begin(session, team)
+    plan_periods.begin(session, team, book)
     record(
         session,
         access,

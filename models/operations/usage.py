@@ -3,58 +3,70 @@ The ledger: usage is written in the transaction of what it counts, under a key t
 `usage_stats` by a statement that can run any number of times.
 """
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from sqlalchemy import text
+from sqlalchemy import TextClause, text
 from sqlalchemy.orm import Session
+from uuid_utils.compat import uuid7
 
 from models.access.entry import Access
 from models.errors import Invalid, QuotaExceeded
-from models.queries import teams
+from models.operations import alerts
+from models.operations.alerts import Alert
+from models.queries import teams, workspaces
+from models.queries.ledger import EXTERNAL
 from models.tables.usage import Metric, TokenPart
 
-EXTERNAL = "external:"
-"""Keeps a reporter's ids apart from the keys that we derive."""
 CLOCK_TOLERANCE = timedelta(seconds=5)
 """How far ahead of ours a reporter's clock may run before `occurred_at` counts as in the future."""
 
-# The pending rows come from what the ledger took in: a key that it knows already adds nothing anywhere. A hard limit is
-# counted with it, and passed is answered, for the transaction to be rolled back; late usage of an earlier month has none.
-APPEND = text("""
+# What callers bring, a column each.
+UNITS = """
+SELECT * FROM unnest(CAST(:team_ids AS uuid[]), CAST(:keys AS text[]), CAST(:metrics AS text[]), CAST(:quantitys AS bigint[]),
+                     CAST(:occurred_ats AS timestamptz[]), CAST(:user_ids AS uuid[]), CAST(:agent_ids AS uuid[]),
+                     CAST(:api_key_ids AS uuid[]), CAST(:workspace_ids AS uuid[]), CAST(:models AS text[]),
+                     CAST(:parts AS text[]), CAST(:reversess AS uuid[]), CAST(:reasons AS text[]), CAST(:set_ids AS uuid[]))
+"""
+
+
+def appending(source: str) -> TextClause:
+    """
+    The statement that takes into the ledger what `source` selects: team_id, key, metric, quantity, occurred_at (NULL: now),
+    user_id, agent_id, api_key_id, workspace_id, model, part, reverses, reason and set_id. It answers how many rows it took,
+    and of every hard limit that counts them its metric, where it stood before, where it stands now, and its maximum; or NULL.
+    """
+    # The pending rows come from what the ledger took in: a key that it knows already adds nothing anywhere. Hard limits are
+    # counted with it (count_quotas: migrations/versions/20261126_0402_limits.py), for the transaction to be rolled back if one is
+    # passed; late usage of an earlier month has none.
+    return text(f"""
 WITH taken AS (
   INSERT INTO usage_ledger (team_id, key, metric, quantity, occurred_at, user_id, agent_id, api_key_id, workspace_id, model,
                             part, reverses, reason, set_id)
   SELECT e.team_id, e.key, e.metric, e.quantity, coalesce(e.occurred_at, now()), e.user_id, e.agent_id, e.api_key_id,
          e.workspace_id, e.model, e.part, e.reverses, e.reason, e.set_id
-  FROM unnest(CAST(:team_ids AS uuid[]), CAST(:keys AS text[]), CAST(:metrics AS text[]), CAST(:quantitys AS bigint[]),
-              CAST(:occurred_ats AS timestamptz[]), CAST(:user_ids AS uuid[]), CAST(:agent_ids AS uuid[]),
-              CAST(:api_key_ids AS uuid[]), CAST(:workspace_ids AS uuid[]), CAST(:models AS text[]), CAST(:parts AS text[]),
-              CAST(:reversess AS uuid[]), CAST(:reasons AS text[]), CAST(:set_ids AS uuid[]))
-       AS e (team_id, key, metric, quantity, occurred_at, user_id, agent_id, api_key_id, workspace_id, model, part,
-             reverses, reason, set_id)
+  FROM ({source}) AS e (team_id, key, metric, quantity, occurred_at, user_id, agent_id, api_key_id, workspace_id, model, part,
+                        reverses, reason, set_id)
   ORDER BY e.team_id, e.key
   ON CONFLICT (team_id, key) DO NOTHING
   RETURNING *, (occurred_at AT TIME ZONE 'UTC')::date AS date
 ), pending AS (
   INSERT INTO usage_pending (ledger_id, team_id, date, metric, quantity, user_id, agent_id, api_key_id, workspace_id, model, part)
   SELECT id, team_id, date, metric, quantity, user_id, agent_id, api_key_id, workspace_id, model, part FROM taken
-), month AS (
-  SELECT date_trunc('month', now() AT TIME ZONE 'UTC')::date AS begins
-), quotas AS (
-  UPDATE usage_quotas q SET period = month.begins,
-    used = t.quantity + CASE WHEN q.period = month.begins THEN q.used ELSE 0 END
-  FROM month, (SELECT team_id, metric, sum(quantity) AS quantity FROM taken, month
-               WHERE date >= month.begins GROUP BY team_id, metric) AS t
-  WHERE q.team_id = t.team_id AND q.metric = t.metric
-  RETURNING q.team_id, q.metric, q.used - t.quantity AS used, q.maximum, q.used > q.maximum AND t.quantity > 0 AS passed
 )
 SELECT (SELECT count(*) FROM taken),
-       (SELECT jsonb_build_array(metric, used, maximum) FROM quotas WHERE passed ORDER BY team_id, metric LIMIT 1)
-""")
+       (SELECT count_quotas(array_agg(team_id), array_agg(metric), array_agg(month), array_agg(quantity))
+        FROM (SELECT team_id, metric, date_trunc('month', date::timestamp)::date AS month, sum(quantity) AS quantity
+              FROM taken GROUP BY 1, 2, 3) AS counted)
+""")  # noqa: S608  `source` is a constant of ours
+
+
+APPEND = appending(UNITS)
 _SUMS = ", ".join(
     f"coalesce(sum(quantity) FILTER (WHERE metric = '{metric}'), 0) AS {metric}" for metric in Metric
 )
@@ -78,7 +90,10 @@ WITH taken AS (
   SELECT {_WHOSE}, sum(quantity) FROM taken GROUP BY {_WHOSE} ORDER BY {_WHOSE}
   ON CONFLICT ON CONSTRAINT uq_usage_breakdowns_whose DO UPDATE SET quantity = b.quantity + excluded.quantity
 )
-SELECT coalesce(sum(rows), 0) FROM days
+SELECT coalesce(sum(rows), 0),
+       coalesce(array_agg(DISTINCT team_id) FILTER (WHERE is_this_month), '{{}}'),
+       coalesce(array_agg(DISTINCT team_id) FILTER (WHERE is_this_month AND storage_bytes <> 0), '{{}}')
+FROM (SELECT *, date >= date_trunc('month', now() AT TIME ZONE 'UTC')::date AS is_this_month FROM days) AS these
 """)  # noqa: S608  made of constants alone
 # The lowest level that any day closes with, once the batch's changes are added.
 LOWEST_LEVEL = text("""
@@ -88,9 +103,13 @@ SELECT min(level) FROM (
     UNION ALL
     SELECT date, quantity FROM usage_pending WHERE team_id = :team_id AND metric = 'storage_bytes'
     UNION ALL
-    SELECT * FROM unnest(CAST(:dates AS date[]), CAST(:changes AS bigint[]))
+    SELECT * FROM unnest(CAST(:dates AS date[]), CAST(:changes AS numeric[]))
   ) AS changes GROUP BY date
 ) AS levels
+""")
+CALLS_LEFT = text("""
+SELECT maximum, CASE WHEN period >= date_trunc('month', now() AT TIME ZONE 'UTC')::date THEN used ELSE 0 END AS used
+FROM usage_quotas WHERE team_id = :team_id AND metric = 'api_calls'
 """)
 KNOWN = text("SELECT key FROM usage_ledger WHERE team_id = :team_id AND key = ANY(CAST(:keys AS text[]))")
 
@@ -154,7 +173,13 @@ def count(
     row. Raises QuotaExceeded for what a hard limit of the plan does not leave room for.
     """
     units = [
-        Unit(f"{key}:{metric}", metric, quantity, workspace_id=workspace_id)
+        Unit(
+            f"{key}:{metric}",
+            metric,
+            quantity,
+            workspace_id=workspace_id,
+            model=model if metric is Metric.llm_tokens_used else None,
+        )
         for metric, quantity in quantities.items()
         if quantity
     ]
@@ -177,16 +202,10 @@ def report(session: Session, access: Access, events: Sequence[UsageEvent]) -> Re
     """
     Takes in a batch, whole or not at all. An `external_id` that the team ever sent before counts as a duplicate.
 
-    Raises Invalid for times in the future, by the index of each event, and for storage that would fall below zero.
+    Raises Invalid for times in the future and workspaces that the actor can't see, by the index of each event, and for storage
+    that would fall below zero.
     """
-    latest = datetime.now(UTC) + CLOCK_TOLERANCE
-    errors = {
-        str(index): {"occurred_at": ["This is in the future."]}
-        for index, event in enumerate(events)
-        if event.occurred_at and event.occurred_at > latest
-    }
-    if errors:
-        raise Invalid({"events": errors})
+    check(session, access, events)
     first_of_each = list({event.external_id: event for event in reversed(events)}.values())
     _check_storage(session, access, first_of_each)
     units = [
@@ -205,6 +224,28 @@ def report(session: Session, access: Access, events: Sequence[UsageEvent]) -> Re
     return Reported(accepted=accepted, duplicates=len(events) - accepted)
 
 
+def check(session: Session, access: Access, events: Sequence[UsageEvent]) -> None:
+    """
+    Raises Invalid, by the index of each event, for times in the future and for workspaces that the actor can't see. What the
+    ledger has already is a duplicate, whatever became of its workspace since.
+    """
+    latest = datetime.now(UTC) + CLOCK_TOLERANCE
+    errors: dict[str, dict[str, list[str]]] = {
+        str(index): {"occurred_at": ["This is in the future."]}
+        for index, event in enumerate(events)
+        if event.occurred_at and event.occurred_at > latest
+    }
+    named = {event.workspace_id for event in events if event.workspace_id}
+    if hidden := named - workspaces.visible(session, access, named):
+        astray = [(index, event) for index, event in enumerate(events) if event.workspace_id in hidden]
+        known = _known(session, access, [event for _, event in astray])
+        for index, event in astray:
+            if EXTERNAL + event.external_id not in known:
+                errors.setdefault(str(index), {})["workspace_id"] = ["There is no such workspace here."]
+    if errors:
+        raise Invalid({"events": errors})
+
+
 def count_api_calls(session: Session, calls: Mapping[Caller, int], *, batch: str) -> None:
     """
     Counts API calls by who called, under the batch's name; the same batch again, after a lost answer, adds nothing. They
@@ -218,22 +259,78 @@ def count_api_calls(session: Session, calls: Mapping[Caller, int], *, batch: str
 
 
 def fold(session: Session, limit: int) -> int:
-    """Folds up to `limit` pending rows into `usage_stats`; how many it took. Safe to repeat, to kill and to run twice at once."""
-    return int(session.execute(FOLD, {"limit": limit}).scalar_one())
+    """
+    Folds up to `limit` pending rows into `usage_stats`, and tells the teams what of their plan is used up by it; how many rows it
+    took. Safe to repeat, to kill and to run twice at once.
+    """
+    rows, team_ids, with_storage = session.execute(FOLD, {"limit": limit}).one()
+    alerts.after_fold(session, team_ids, with_storage)
+    return int(rows)
 
 
-def append(session: Session, access: Access, units: Sequence[Unit]) -> int:
-    """How many of the units the ledger did not know and took in, as the actor's; raises QuotaExceeded as `count` does."""
+def append(session: Session, caller: Access | Caller, units: Sequence[Unit], *, limited: bool = True) -> int:
+    """
+    How many of the units the ledger did not know and took in, as the caller's; raises QuotaExceeded as `count` does, unless
+    they are not `limited`: what was used before anybody could refuse it is counted whatever the plan says.
+    """
     if not units:
         return 0
-    caller = Caller(access.team_id, access.user_id, access.agent_id, access.api_key_id)
-    taken, passed = session.execute(APPEND, _parameters([(caller, unit) for unit in units])).one()
-    if passed:
-        metric, used, maximum = passed
-        raise QuotaExceeded(
-            metric=metric, used=int(used), limit=int(maximum), resets_at=next_month(datetime.now(UTC))
-        )
+    caller = Caller(caller.team_id, caller.user_id, caller.agent_id, caller.api_key_id)
+    parameters = _parameters([(caller, unit) for unit in units])
+    taken, quotas = session.execute(APPEND, parameters).one()
+    if quotas:
+        keep_to(session, caller.team_id, quotas, limited=limited)
     return int(taken)
+
+
+def take_call(session: Session, access: Access) -> None:
+    """
+    Counts the request as an API call where the plan limits them hard, in the request's own transaction and as the last thing in it;
+    raises QuotaExceeded if none is left, and so all that the request did is undone.
+    """
+    append(session, access, [Unit(f"api:{uuid7()}", Metric.api_calls, 1)])
+
+
+def refuse_call(session: Session, access: Access) -> None:
+    """Raises QuotaExceeded if no API call is left of a hard limit, before anything is done for it."""
+    quota = session.execute(CALLS_LEFT, {"team_id": access.team_id}).one_or_none()
+    if quota is not None and quota.used >= quota.maximum:
+        raise _exceeded(Metric.api_calls, quota.used, quota.maximum)
+
+
+def keep_to(
+    session: Session, team_id: UUID, quotas: Sequence[tuple[str, int, int, int]], *, limited: bool = True
+) -> None:
+    """
+    Of what count_quotas answers: raises QuotaExceeded for a hard limit that was passed, if it is a limit for this; else tells the
+    thresholds that were reached.
+    """
+    for metric, before, after, maximum in quotas:
+        if limited and maximum < after > before:
+            raise _exceeded(metric, before, maximum)
+    month = datetime.now(UTC).date().replace(day=1)
+    alerts.tell(
+        session,
+        [
+            Alert(team_id, metric, month, threshold, Decimal(after), Decimal(maximum))
+            for metric, before, after, maximum in quotas
+            for threshold in alerts.thresholds_between(before, after, maximum)
+        ],
+    )
+
+
+def _exceeded(metric: str, used: int, limit: int) -> QuotaExceeded:
+    resets_at = None if metric == Metric.storage_bytes else next_month(datetime.now(UTC))
+    return QuotaExceeded(metric=metric, used=int(used), limit=int(limit), resets_at=resets_at)
+
+
+def lowest_level(session: Session, team_id: UUID, changes: Mapping[date, int]) -> int:
+    """
+    The lowest level of storage in bytes that any day closes with, once these days' changes are added; 0 if there was never
+    any. The caller has locked the team, which serialises those who change it.
+    """
+    parameters = {"team_id": team_id, "dates": list(changes), "changes": list(changes.values())}
+    return int(session.scalar(LOWEST_LEVEL, parameters) or 0)
 
 
 def _parameters(units: Sequence[tuple[Caller, Unit]]) -> dict[str, list[Any]]:
@@ -257,19 +354,19 @@ def _check_storage(session: Session, access: Access, events: Sequence[UsageEvent
     if not changes:
         return
     teams.get(session, access, for_update=True)
-    keys = [EXTERNAL + event.external_id for event in changes]
-    known = set(session.scalars(KNOWN, {"team_id": access.team_id, "keys": keys}))
-    new = [event for event, key in zip(changes, keys, strict=True) if key not in known]
+    known = _known(session, access, changes)
     now = datetime.now(UTC)
-    lowest = session.scalar(
-        LOWEST_LEVEL,
-        {
-            "team_id": access.team_id,
-            "dates": [(event.occurred_at or now).astimezone(UTC).date() for event in new],
-            "changes": [event.quantity for event in new],
-        },
-    )
-    if lowest is not None and lowest < 0:
+    by_day: Counter[date] = Counter()
+    for event in changes:
+        if EXTERNAL + event.external_id not in known:
+            by_day[(event.occurred_at or now).astimezone(UTC).date()] += event.quantity
+    if (lowest := lowest_level(session, access.team_id, by_day)) < 0:
         raise Invalid(
             {"events": {"_schema": [f"The storage level would fall to {lowest}; it can't be below zero."]}}
         )
+
+
+def _known(session: Session, access: Access, events: Sequence[UsageEvent]) -> set[str]:
+    """The keys of those that the ledger has."""
+    keys = [EXTERNAL + event.external_id for event in events]
+    return set(session.scalars(KNOWN, {"team_id": access.team_id, "keys": keys}))

@@ -3,14 +3,14 @@
 from collections.abc import Collection, Sequence
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, exists, func, or_, select, true
-from sqlalchemy.orm import Session, contains_eager
+from sqlalchemy import ColumnElement, all_, case, exists, func, literal, null, or_, select, true
+from sqlalchemy.orm import InstrumentedAttribute, Session, contains_eager
 
 from models.access.entry import Access
 from models.access.permissions import Permission
 from models.errors import NotFound
 from models.queries.paging import Page, Slice, keyset
-from models.tables import PermissionGrant, Workspace, WorkspaceMember
+from models.tables import DeletedWorkspace, PermissionGrant, Workspace, WorkspaceMember
 from models.tables.workspaces import OPEN, PRIVATE
 
 
@@ -89,6 +89,35 @@ def get(session: Session, access: Access, workspace_id: UUID, *, for_update: boo
     if workspace is None:
         raise NotFound("workspace")
     return workspace
+
+
+def visible(session: Session, access: Access, ids: Collection[UUID]) -> set[UUID]:
+    """Which of the ids are workspaces of the team that the caller may see."""
+    if not ids:
+        return set()
+    statement = select(Workspace.id).where(
+        Workspace.team_id == access.team_id, Workspace.id.in_(ids), visible_to(access)
+    )
+    return set(session.scalars(statement))
+
+
+def shown_id(access: Access, workspace_id: InstrumentedAttribute[UUID | None]) -> ColumnElement[UUID | None]:
+    """
+    The id, or NULL where it names a private workspace that does not list the caller, or did not when it was deleted: what
+    was used there is the team's all the same, and where is not the caller's business.
+    """
+    if access.sees_all_workspaces:
+        return workspace_id.expression
+    listed = exists().where(
+        WorkspaceMember.workspace_id == Workspace.id, WorkspaceMember.user_id == access.user_id
+    )
+    closed = select(Workspace.id).where(
+        Workspace.team_id == access.team_id, Workspace.visibility == PRIVATE, ~listed
+    )
+    gone = select(DeletedWorkspace.workspace_id).where(
+        DeletedWorkspace.team_id == access.team_id, literal(access.user_id) != all_(DeletedWorkspace.user_ids)
+    )
+    return case((or_(workspace_id.in_(closed), workspace_id.in_(gone)), null()), else_=workspace_id)
 
 
 def members(session: Session, access: Access, workspace: Workspace, page: Page) -> Slice[WorkspaceMember]:

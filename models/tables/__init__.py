@@ -12,20 +12,43 @@ from models.tables.activity import (
 from models.tables.activity_exports import ActivityExport
 from models.tables.activity_reads import ActivityRead
 from models.tables.api_keys import Agent, ApiKey
-from models.tables.billing import Invoice, InvoiceLine, InvoiceNumber, JobRun, PlanPeriod, PriceBook
+from models.tables.billing import (
+    BillingDetails,
+    Charge,
+    ChargeEstimate,
+    Invoice,
+    InvoiceLine,
+    InvoiceNumber,
+    JobRun,
+    MonthClose,
+    PlanPeriod,
+    PriceBook,
+    UsageDifference,
+)
 from models.tables.checkpoints import Checkpoint, SigningKey
 from models.tables.idempotency import IdempotencyKey
 from models.tables.invitations import Invitation
 from models.tables.mails import Mail
 from models.tables.members import TeamMember
 from models.tables.outbox import OutboxEvent
+from models.tables.payments import Payment, PaymentCustomer, PaymentNotice, PaymentOrder
 from models.tables.permissions import PermissionGrant
 from models.tables.refusals import RefusedAttempt
 from models.tables.sessions import UserSession
 from models.tables.tasks import Task
 from models.tables.teams import Team
 from models.tables.tickets import Ticket
-from models.tables.usage import UsageBreakdown, UsageLedger, UsagePending, UsageQuota, UsageStats
+from models.tables.usage import (
+    UsageAlert,
+    UsageBackfill,
+    UsageBackfillEvent,
+    UsageBreakdown,
+    UsageLedger,
+    UsagePending,
+    UsageQuota,
+    UsageReservation,
+    UsageStats,
+)
 from models.tables.users import User
 from models.tables.webhooks import Webhook, WebhookDelivery
 from models.tables.workspaces import DeletedWorkspace, Workspace, WorkspaceMember
@@ -42,6 +65,9 @@ __all__ = [
     "ActivityRead",
     "Agent",
     "ApiKey",
+    "BillingDetails",
+    "Charge",
+    "ChargeEstimate",
     "Checkpoint",
     "DeletedWorkspace",
     "Erasure",
@@ -53,7 +79,12 @@ __all__ = [
     "JobRun",
     "Mail",
     "MailedToken",
+    "MonthClose",
     "OutboxEvent",
+    "Payment",
+    "PaymentCustomer",
+    "PaymentNotice",
+    "PaymentOrder",
     "PermissionGrant",
     "PlanPeriod",
     "PriceBook",
@@ -65,10 +96,15 @@ __all__ = [
     "Team",
     "TeamMember",
     "Ticket",
+    "UsageAlert",
+    "UsageBackfill",
+    "UsageBackfillEvent",
     "UsageBreakdown",
+    "UsageDifference",
     "UsageLedger",
     "UsagePending",
     "UsageQuota",
+    "UsageReservation",
     "UsageStats",
     "User",
     "UserSession",

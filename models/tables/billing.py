@@ -8,9 +8,10 @@ from uuid import UUID
 from sqlalchemy import CheckConstraint, ForeignKey, Index, Numeric, String, UniqueConstraint, func, text
 from sqlalchemy.orm import Mapped, mapped_column
 
-from models.base import Base, Count, Created, Json, TeamOwned, UUIDv7
+from models.base import Base, Count, Created, Json, TeamOwned, Updated, UUIDv7
 
 DRAFT, FINAL, VOID = "draft", "final", "void"
+MISMATCH = "mismatch"
 INVOICE, CREDIT_NOTE = "invoice", "credit_note"
 
 
@@ -57,6 +58,7 @@ class Invoice(TeamOwned, Base):
             "(state = 'final') = (number IS NOT NULL AND finalized_at IS NOT NULL)", name="number"
         ),
         CheckConstraint("period_end > period_start", name="period"),
+        CheckConstraint("state = 'draft' OR (seller IS NOT NULL AND buyer IS NOT NULL)", name="parties"),
         UniqueConstraint("number"),
         UniqueConstraint("credits"),
         UniqueConstraint("team_id", "kind", "period_start", "revision"),
@@ -79,6 +81,12 @@ class Invoice(TeamOwned, Base):
     """The ledger as of this time: what is recorded later lands on a later invoice, as an adjustment."""
     created_at: Mapped[Created]
     finalized_at: Mapped[datetime | None]
+    seller: Mapped[Json | None]
+    """Name, address, tax_id and the note on tax, as they were when it was finalized."""
+    buyer: Mapped[Json | None]
+    """Name, address, tax_id and e-mail address, likewise."""
+    reason: Mapped[str | None] = mapped_column(String(500))
+    """Of a credit note: why the invoice that it credits was voided."""
 
 
 class InvoiceLine(TeamOwned, Base):
@@ -126,3 +134,98 @@ class JobRun(Base):
     job: Mapped[str] = mapped_column(String(100), primary_key=True)
     period: Mapped[str] = mapped_column(String(100), primary_key=True)
     done_at: Mapped[Created]
+
+
+class MonthClose(TeamOwned, Base):
+    """
+    The close of a team's month: made once, by whoever comes first, when the month (or the team) has ended, and final when
+    its usage was recounted after the grace.
+    """
+
+    __tablename__ = "month_closes"
+    __table_args__ = (
+        CheckConstraint("state IN ('draft', 'mismatch', 'final')", name="state"),
+        CheckConstraint("(state = 'mismatch') = (problem IS NOT NULL)", name="problem"),
+        Index("ix_month_closes_due", "due_at", postgresql_where=text("state <> 'final'")),
+    )
+
+    team_id: Mapped[UUID] = mapped_column(ForeignKey("teams.id", ondelete="CASCADE"), primary_key=True)
+    month: Mapped[dt.date] = mapped_column(primary_key=True)
+    """Its first day (UTC)."""
+    state: Mapped[str] = mapped_column(String(20), server_default=DRAFT)
+    due_at: Mapped[datetime]
+    """When it can be finalized: the grace is over; of a mismatch, when it is tried again."""
+    invoice_id: Mapped[UUID | None] = mapped_column(ForeignKey("invoices.id", ondelete="SET NULL"))
+    """None where nothing is charged: then there is no invoice."""
+    basis: Mapped[Json | None]
+    """What the draft was counted from; as long as it is the same, the draft's lines have to be."""
+    counted_at: Mapped[datetime | None]
+    problem: Mapped[Json | None]
+    """Why it can't be finalized: sums that have to agree and don't, by what differs."""
+    recheck: Mapped[bool] = mapped_column(server_default="false")
+    """What was charged for it may differ from what it costs; the team's next close looks."""
+    created_at: Mapped[Created]
+
+
+class Charge(TeamOwned, Base):
+    """
+    What a month was charged, by plan and metric, append-only: the sum of its rows is what the month's invoices and credit
+    notes say together. A month that costs something else by now is adjusted by the difference.
+    """
+
+    __tablename__ = "charges"
+    __table_args__ = (Index("ix_charges_team_id", "team_id", "month"),)
+
+    id: Mapped[UUIDv7] = mapped_column(server_default=text("uuid7()"))
+    month: Mapped[dt.date]
+    kind: Mapped[str] = mapped_column(String(20))
+    plan: Mapped[str] = mapped_column(String(50))
+    metric: Mapped[str | None] = mapped_column(String(50))
+    quantity: Mapped[Decimal] = mapped_column(Numeric)
+    unrounded: Mapped[Decimal] = mapped_column(Numeric)
+    amount: Mapped[Count]
+    invoice_id: Mapped[UUID | None] = mapped_column(ForeignKey("invoices.id"))
+    """None where nothing was charged, and no invoice issued."""
+    created_at: Mapped[Created]
+
+
+class ChargeEstimate(TeamOwned, Base):
+    """What a month has cost a team so far, each hour anew, with the base of the whole month: for reports over all teams."""
+
+    __tablename__ = "charge_estimates"
+
+    team_id: Mapped[UUID] = mapped_column(ForeignKey("teams.id", ondelete="CASCADE"), primary_key=True)
+    month: Mapped[dt.date] = mapped_column(primary_key=True)
+    as_of: Mapped[datetime] = mapped_column(index=True)
+    """The hour that it was made for."""
+    currency: Mapped[str] = mapped_column(String(3))
+    total: Mapped[Count]
+    lines: Mapped[Json]
+
+
+class UsageDifference(TeamOwned, Base):
+    """A day on which a recount found the ledger to say something else than what was folded from it; gone when one finds them to agree."""
+
+    __tablename__ = "usage_differences"
+
+    team_id: Mapped[UUID] = mapped_column(ForeignKey("teams.id", ondelete="CASCADE"), primary_key=True)
+    date: Mapped[dt.date] = mapped_column(primary_key=True)
+    metric: Mapped[str] = mapped_column(String(50), primary_key=True)
+    ledger: Mapped[Decimal] = mapped_column(Numeric)
+    daily: Mapped[Decimal] = mapped_column(Numeric)
+    broken_down: Mapped[Decimal] = mapped_column(Numeric)
+    found_at: Mapped[Created]
+
+
+class BillingDetails(TeamOwned, Base):
+    """Who an invoice is made out to; without them, to the team by its name."""
+
+    __tablename__ = "billing_details"
+
+    team_id: Mapped[UUID] = mapped_column(ForeignKey("teams.id", ondelete="CASCADE"), primary_key=True)
+    name: Mapped[str] = mapped_column(String(255))
+    address: Mapped[str] = mapped_column(String(1000))
+    """Line by line."""
+    tax_id: Mapped[str | None] = mapped_column(String(100))
+    email: Mapped[str | None] = mapped_column(String(320))
+    updated_at: Mapped[Updated]

@@ -4,7 +4,7 @@ from uuid import UUID
 from sqlalchemy import ForeignKey, Index, String, text
 from sqlalchemy.orm import Mapped, mapped_column
 
-from models.base import Base, Created, UUIDv7
+from models.base import Base, Created, Json, UUIDv7
 
 
 class Mail(Base):
@@ -25,6 +25,8 @@ class Mail(Base):
         ForeignKey("invitations.id", ondelete="CASCADE"), index=True
     )
     webhook_id: Mapped[UUID | None] = mapped_column(ForeignKey("webhooks.id", ondelete="CASCADE"), index=True)
+    details: Mapped[Json | None]
+    """What it is about, where nothing else knows: numbers, and names and ids of ours."""
     due_at: Mapped[Created]
     attempts: Mapped[int] = mapped_column(server_default="0")
     error: Mapped[str | None]

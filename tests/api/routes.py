@@ -20,6 +20,8 @@ UUIDS = (
     "team_id", "workspace_id", "task_id", "user_id", "session_id", "invitation_id", "api_key_id", "agent_id",
     "deleted_team_id", "export_id",
     "deleted_team_id", "webhook_id", "delivery_id",
+    "deleted_team_id", "reservation_id", "ledger_id", "backfill_id",
+    "deleted_team_id", "invoice_id",
 )  # fmt: skip
 NAMES = ("name",)
 CONVERTER = re.compile(r"<\w+:")

@@ -7,17 +7,21 @@ from uuid import UUID
 import pytest
 from flask import Flask
 
+import workers.usage
 from models.database import transaction
 from models.events.catalogue import CATALOGUE
 from models.operations import activity_exports as operations
-from models.operations import erasures, refusals, webhooks
+from models.operations import erasures, payments, price_books, refusals, webhooks
 from models.queries import activity_exports
 from models.tables import Webhook
+from tests import billing
+from tests.books import load_reissue
 from tests.factories import (
     Person,
     TeamSetting,
     drain,
     execute,
+    fold,
     invite,
     make_agent,
     make_delivery,
@@ -63,6 +67,7 @@ def make_everything_happen(app: Flask) -> TeamSetting:
     do("PATCH", "", {"name": "Tides"})
     do("PUT", "/plan", {"plan": "enterprise"})
     make_refusals_happen(setting)
+    make_limits_happen(setting)
     for person in (leaver, removed):
         do("POST", "/members", {"user_id": str(person.id), "role": "viewer"})
     do("PATCH", f"/members/{removed.id}", {"role": "member"})
@@ -89,6 +94,8 @@ def make_everything_happen(app: Flask) -> TeamSetting:
     do("PUT", "/legal-hold", {"reason": "The case"})
     do("DELETE", "/legal-hold")
     make_exports_happen(setting)
+    make_usage_happen(setting)
+    make_invoices_happen(setting)
     do("DELETE", f"/workspaces/{workspace}")
     make_webhooks_happen(setting)
     owner.delete(path)
@@ -96,6 +103,17 @@ def make_everything_happen(app: Flask) -> TeamSetting:
     do("POST", "/transfer-ownership", {"user_id": str(setting.admin.id)})
     drain()
     return setting
+
+
+def make_limits_happen(setting: TeamSetting) -> None:
+    """Half of what the plan includes is used, and an operator moves the team to another price book."""
+    half = {"external_id": "half", "metric": "llm_tokens_used", "quantity": 1_000_000_000}
+    assert setting.owner.post(f"{setting.path}/usage", json={"events": [half]}).status_code == 202
+    fold()
+    version = load_reissue()
+    execute("UPDATE plan_periods SET price_book = 1 WHERE team_id = :id AND ends_at IS NULL", id=setting.id)
+    with transaction() as session:
+        assert price_books.move(session, setting.id, version)
 
 
 def make_memberships_happen(setting: TeamSetting, workspace: str) -> None:
@@ -193,6 +211,50 @@ def make_webhooks_happen(setting: TeamSetting) -> None:
     assert setting.owner.delete(below).status_code == 204
 
 
+def make_usage_happen(setting: TeamSetting) -> None:
+    """What has to do with usage beside its counting."""
+    owner, path = setting.owner, f"{setting.path}/usage"
+
+    def do(below: str, body: Any = None) -> Any:
+        answer = owner.post(path + below, json=body)
+        assert answer.status_code < 300, answer.text
+        return answer.json
+
+    reservation = {"external_id": "lost", "metric": "llm_tokens_used", "quantity": 70}
+    reserved = do("/reservations", reservation)["id"]
+    execute("UPDATE usage_reservations SET expires_at = now() WHERE id = :id", id=reserved)
+    workers.usage.mark_unsettled()
+    tokens = {"external_id": "wrong", "metric": "llm_tokens_used", "quantity": 5}
+    do("", {"events": [tokens]})
+    row = owner.get(f"{path}/ledger?metric=llm_tokens_used").json["items"][0]
+    do("/corrections", {"ledger_id": row["id"], "reason": "counted twice"})
+    backfill = do("/backfills", {"name": "May", "reason": "the exporter was down"})["id"]
+    do(f"/backfills/{backfill}/events", {"events": [tokens, {**tokens, "external_id": "late"}]})
+    do(f"/backfills/{backfill}/apply")
+    do(f"/backfills/{backfill}/revert")
+
+
+def make_invoices_happen(setting: TeamSetting) -> None:
+    """Three months on the pro plan: the first one's invoice is voided, and the others' are not paid, and paid."""
+    billing.on_plans(setting, ("pro", "2025-01-01", "2025-04-01"), ("pro", "2026-01-01", None))
+    execute(
+        "UPDATE plan_periods SET starts_at = now() WHERE team_id = :id AND ends_at IS NULL", id=setting.id
+    )
+    details = {"name": "Tides Ltd", "address": "1 Quay"}
+    assert setting.owner.put(f"{setting.path}/billing-details", json=details).status_code == 200
+    billing.close(setting)
+    voided, unpaid, paid = [row.id for row in billing.invoices(setting)]
+    answer = setting.owner.post(f"{setting.path}/invoices/{voided}/void", json={"reason": "wrong buyer"})
+    assert answer.status_code == 201
+    for invoice_id, state in ((unpaid, "failed"), (paid, "paid")):
+        execute(
+            "UPDATE payments SET reference = CAST(:id AS text) WHERE invoice_id = CAST(:id AS uuid)",
+            id=str(invoice_id),
+        )
+        with transaction() as session:
+            payments.settle(session, "null", str(invoice_id), state)
+
+
 @pytest.fixture(scope="module")
 def eventful(app: Flask) -> TeamSetting:
     return make_everything_happen(app)
@@ -212,6 +274,8 @@ SUMMARIES = {
     "permission_denials_summed": "The system counted 7 more refused attempts than it names in a minute",
     "member_erased": "Erased person ended the membership of Erased person by erasing the account",
     "plan_changed": "Owner changed the plan from pro to enterprise",
+    "price_book_changed": "The system moved the enterprise plan to version 2 of the price book",
+    "usage_limit_reached": "The system noticed that llm_tokens_used reached 50 percent of what the plan includes",
     "member_added": "Owner added Rem as viewer",
     "member_removed": "Owner removed Rem",
     "member_left": "Lea left the team",
@@ -257,6 +321,16 @@ SUMMARIES = {
     "activity_exported": "Admin exported the activity log as csv",
     "activity_export_finished": "The system finished an export of the activity log: failed",
     "activity_export_deleted": "Admin deleted an export of the activity log",
+    "usage_unsettled": "The system found 1 reservations unsettled, of 70 tokens at most",
+    "usage_corrected": "Owner took back 5 of llm_tokens_used: counted twice",
+    "usage_backfill_created": "Owner opened the backfill May: the exporter was down",
+    "usage_backfill_applied": "Owner applied the backfill May: 1 counted, 1 known before",
+    "usage_backfill_reverted": "Owner took the backfill May back: 1 rows",
+    "invoice_finalized": "The system finalized the invoice {number} over 49.00 USD",
+    "invoice_voided": "Owner voided the invoice {number} by the credit note {credit_note}: wrong buyer",
+    "invoice_paid": "The system noted that the invoice {number} is paid",
+    "invoice_payment_failed": "The system noted that paying the invoice {number} failed",
+    "billing_details_updated": "Owner changed who the invoices of Tides are made out to",
 }
 """What the newest row of each action says."""
 
@@ -264,7 +338,9 @@ SUMMARIES = {
 @pytest.mark.parametrize("action", SUMMARIES)
 def test_each_event_says_in_a_sentence_what_happened(eventful: TeamSetting, action: str) -> None:
     newest = log(eventful, action=action, limit=1)[0]
-    assert newest["summary"] == SUMMARIES[action]
+    said = newest["metadata"]
+    expected = SUMMARIES[action].replace("{number}", said.get("name", ""))
+    assert newest["summary"] == expected.replace("{credit_note}", said.get("credit_note", ""))
     assert newest["resource_type"] == CATALOGUE[action].resource_type
 
 
@@ -376,6 +452,8 @@ def test_filters_by_time_from_since_on_and_before_until(team: TeamSetting) -> No
         ("{count}", {"task_failed"}),
         ("lea", {"member_added", "member_left", "legal_hold_released"}),
         ("enterprise", {"plan_changed"}),
+        ("lea", {"member_added", "member_left"}),
+        ("enterprise", {"plan_changed", "price_book_changed"}),
         ("0_%", set()),
         ("no such thing", set()),
     ],

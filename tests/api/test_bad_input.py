@@ -60,7 +60,7 @@ VALID: dict[str, dict[str, Any]] = {
     "TaskUpdateSchema": {"title": "Write", "prompt": "about tides", "type": "text", "assignee_id": None},
     "TaskClaimSchema": {"lease_s": 60, "types": ["text"]},
     "TaskHeartbeatSchema": {"lease_id": ID, "lease_s": 60},
-    "TaskCompleteSchema": {"lease_id": ID, "result": [1], "llm_tokens_used": 1},
+    "TaskCompleteSchema": {"lease_id": ID, "result": [1], "llm_tokens_used": 1, "model": "large"},
     "TaskFailSchema": {"lease_id": ID, "error": "out of tokens"},
     "ActivityExportCreateSchema": {
         "format": "csv",
@@ -92,6 +92,25 @@ VALID: dict[str, dict[str, Any]] = {
         "enabled": False,
     },
     "ReplaySchema": {"from_seq": 1, "until_seq": 1},
+    "ReservationCreateSchema": {
+        "external_id": "a",
+        "metric": "llm_tokens_used",
+        "quantity": 1,
+        "model": "large",
+        "workspace_id": None,
+        "task_id": None,
+        "expires_in_s": 60,
+    },
+    "ReservationSettleSchema": {"tokens": {"input": 1}, "model": "large"},
+    "CorrectionSchema": {"ledger_id": ID, "reason": "counted twice"},
+    "BackfillCreateSchema": {"name": "May", "reason": "the exporter was down"},
+    "VoidSchema": {"reason": "wrong buyer"},
+    "BillingDetailsSchema": {
+        "name": "Tides Ltd",
+        "address": "1 Quay",
+        "tax_id": "X1",
+        "email": "a@example.com",
+    },
     "UsageReportSchema": {"events": [{"external_id": "a", "metric": "llm_tokens_used", "quantity": 1}]},
 }
 """A good body of every schema. The tests change one thing of it, so a refusal can only be for that."""
@@ -285,6 +304,8 @@ def test_the_limits_of_a_page_are_included(scene: "Scene", route: Route, limit: 
     assert answer.status_code == 200
     assert len(answer.json["items"]) <= limit
     envelope = {"items", "next_cursor"}
+    if route.rule.endswith("/<uuid:team_id>/activity"):
+        envelope.add("previous_cursor")  # the list that can be read both ways
     assert set(answer.json) >= envelope if route.body else set(answer.json) == envelope
 
 
@@ -422,6 +443,8 @@ class Scene:
         self.team, self.person = team, person
         self.task_id = team.task()["id"]
         self.webhook_id = make_webhook(team, enabled=False)["id"]
+        backfill = team.owner.post(f"{team.path}/usage/backfills", json=VALID["BackfillCreateSchema"])
+        self.backfill_id = backfill.json["id"]
 
     def call(self, route: Route, **kwargs: Any) -> Answer:
         # A member who is nobody: a role that some input happens to name can't be taken from anyone.
@@ -430,6 +453,7 @@ class Scene:
             workspace_id=self.team.workspace_id,
             task_id=self.task_id,
             webhook_id=self.webhook_id,
+            backfill_id=self.backfill_id,
         )
         if route.is_public:
             return self.person.client.open("/api/v1" + path, method=route.method, **kwargs)

@@ -1,9 +1,17 @@
 """Plans, and the seats that come with them."""
 
+import calendar
+from datetime import UTC, datetime
+from decimal import Decimal
+from fractions import Fraction
+from typing import Any
+
 import pytest
+from uuid_utils.compat import uuid7
 
 from models.plans import PLANS
-from tests.factories import TeamSetting, make_person
+from tests.books import BODY
+from tests.factories import TeamSetting, execute, make_person
 
 SEATS = {"free": 5, "pro": 50, "enterprise": 100_000}
 
@@ -52,3 +60,108 @@ def test_a_plan_has_to_seat_who_is_there(team: TeamSetting) -> None:
     assert team.owner.get(team.path).json["plan"] == "pro"
     assert team.owner.delete(f"{team.path}/members/{people[0].id}").status_code == 204
     assert team.owner.put(f"{team.path}/plan", json={"plan": "free"}).status_code == 200
+
+
+def test_a_plan_is_shown_as_its_book_says(team: TeamSetting) -> None:
+    shown = {plan["name"]: plan for plan in team.viewer.get("/plans").json["items"]}
+    for plan in BODY["plans"]:
+        of_it = shown[plan["name"]]
+        assert of_it["base"] == {"amount": int(plan["base"]), "currency": "USD"}
+        assert set(of_it["metrics"]) == set(plan["metrics"])
+        for metric, terms in plan["metrics"].items():
+            price = terms.get("price")
+            if price and "tiers" in price:
+                tiers = [{"flat_amount": "0", **tier} for tier in price["tiers"]]
+                price = {"model": price["model"], "tiers": tiers}
+            listed = dict(of_it["metrics"][metric])
+            assert listed.pop("unit")
+            assert listed == {"included": terms["included"], "limit": terms["limit"], "price": price}
+
+
+def preview(setting: TeamSetting, plan: str) -> dict[str, Any]:
+    answer = setting.admin.get(f"{setting.path}/plan/preview?plan={plan}")
+    assert answer.status_code == 200, answer.text
+    shown: dict[str, Any] = answer.json
+    return shown
+
+
+def half_up(amount: Fraction) -> int:
+    return int((amount + Fraction(1, 2)) // 1)
+
+
+def test_a_preview_goes_on_at_the_pace_of_the_month_so_far(team: TeamSetting) -> None:
+    now = datetime.now(UTC)
+    begins = now.replace(day=1, hour=0, minute=0, second=0, microsecond=0)
+    execute(
+        "UPDATE plan_periods SET starts_at = :at, ends_at = CASE WHEN ends_at IS NOT NULL THEN CAST(:at AS timestamptz) END"
+        " WHERE team_id = :id",
+        id=team.id,
+        at=begins,
+    )
+    used = 40_000_000
+    events = [{"external_id": uuid7().hex, "metric": "llm_tokens_used", "quantity": used}]
+    assert team.owner.post(f"{team.path}/usage", json={"events": events}).status_code == 202
+    shown = preview(team, "enterprise")
+    at = datetime.fromisoformat(shown["at"])
+    assert now <= at <= datetime.now(UTC)
+    seconds = calendar.monthrange(now.year, now.month)[1] * 86_400
+    elapsed = Fraction(round((at - begins).total_seconds() * 10**6), seconds * 10**6)
+
+    whole = used / elapsed
+    over = max(whole - 50_000_000, Fraction(0))
+    low = min(over, Fraction(450_000_000))
+    tokens = low * Fraction("0.00004") + (over - low) * Fraction("0.00003")
+    by_metric = {line["metric"]: line for line in shown["staying"]["lines"]}
+    assert by_metric[None]["amount"] == {"amount": 4900, "currency": "USD"}
+    assert by_metric["llm_tokens_used"]["amount"]["amount"] == half_up(tokens)
+    assert Fraction(Decimal(by_metric["llm_tokens_used"]["quantity"])) == pytest.approx(whole)
+
+    pro, enterprise = [line for line in shown["changing"]["lines"] if line["metric"] is None]
+    assert pro["amount"]["amount"] == half_up(4900 * elapsed)
+    assert enterprise["amount"]["amount"] == half_up(99_000 * (1 - elapsed))
+    on_pro, on_enterprise = [
+        line for line in shown["changing"]["lines"] if line["metric"] == "llm_tokens_used"
+    ]
+    over = max(used - 50_000_000 * elapsed, Fraction(0))
+    assert on_pro["amount"]["amount"] == half_up(over * Fraction("0.00004"))
+    over = max(whole * (1 - elapsed) - 2_000_000_000 * (1 - elapsed), Fraction(0))
+    assert on_enterprise["amount"]["amount"] == half_up(over * Fraction("0.00002"))
+
+    for outcome in ("staying", "changing"):
+        assert shown[outcome]["total"]["amount"] == sum(
+            line["amount"]["amount"] for line in shown[outcome]["lines"]
+        )
+    assert (
+        shown["difference"]["amount"]
+        == shown["changing"]["total"]["amount"] - shown["staying"]["total"]["amount"]
+    )
+    assert (shown["from_plan"], shown["to_plan"], shown["month"]) == (
+        "pro",
+        "enterprise",
+        f"{begins:%Y-%m-%d}",
+    )
+    assert shown["seats"] == {"used": 4, "limit": 100_000, "fits": True}
+
+
+def test_a_preview_changes_nothing_and_says_who_does_not_fit(team: TeamSetting) -> None:
+    for _ in range(2):
+        person = make_person(team.owner.app)
+        body = {"user_id": str(person.id), "role": "viewer"}
+        assert team.owner.post(f"{team.path}/members", json=body).status_code == 201
+    assert preview(team, "free")["seats"] == {"used": 6, "limit": 5, "fits": False}
+    same = preview(team, "pro")
+    assert (same["staying"], same["difference"]["amount"]) == (same["changing"], 0)
+    assert team.owner.get(team.path).json["plan"] == "pro"
+
+
+def test_a_preview_is_for_who_may_see_the_bill(team: TeamSetting) -> None:
+    refused = team.member.get(f"{team.path}/plan/preview?plan=free")
+    assert (refused.status_code, refused.json["missing"]) == (403, "billing:read")
+    for query in ("", "?plan=gold", "?plan=", "?plan=free&plan_=1"):
+        assert team.owner.get(f"{team.path}/plan/preview{query}").status_code == 422
+
+
+def test_a_new_team_has_a_preview(free_team: TeamSetting) -> None:
+    answer = free_team.owner.get(f"{free_team.path}/plan/preview?plan=enterprise")
+    assert answer.json["staying"]["total"]["amount"] <= 1
+    assert answer.json["changing"]["total"]["amount"] <= 99_000

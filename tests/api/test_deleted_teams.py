@@ -126,6 +126,10 @@ def fill(setting: TeamSetting) -> None:
     assert owner.put(f"{path}/plan", json={"plan": "pro"}).status_code == 200
     usage = {"events": [{"external_id": "a", "metric": "llm_tokens_used", "quantity": 1}]}
     assert owner.post(f"{path}/usage", json=usage).status_code == 202
+    reservation = {"external_id": "a", "metric": "llm_tokens_used", "quantity": 1}
+    assert owner.post(f"{path}/usage/reservations", json=reservation).status_code == 201
+    backfill = owner.post(f"{path}/usage/backfills", json={"name": "May", "reason": "late"}).json["id"]
+    assert owner.post(f"{path}/usage/backfills/{backfill}/events", json=usage).status_code == 202
     room = owner.post(f"{path}/workspaces", json={"name": "Vault", "visibility": "private"}).json["id"]
     assert owner.post(f"{path}/workspaces/{room}/tasks", json={"title": "A"}).status_code == 201
     kept = owner.post(f"{path}/workspaces", json={"name": "Safe", "visibility": "private"})
@@ -139,6 +143,23 @@ def fill(setting: TeamSetting) -> None:
     assert setting.viewer.post(f"{path}/workspaces", json={"name": "A"}).status_code == 403
     assert owner.post(f"{path}/activity/exports", json={}).status_code == 201
     make_delivery(make_webhook(setting, by=owner, enabled=False))
+    execute("SELECT set_quotas(:id, '{tasks_created}', '{1000}')", id=setting.id)
+    fill_billing(setting)
+
+
+def fill_billing(setting: TeamSetting) -> None:
+    """What no request alone leaves behind."""
+    insert = {
+        "charge_estimates (team_id, month, as_of, currency, total, lines)": ":id, '2026-01-01', now(), 'USD', 1, '[]'",
+        "usage_differences (team_id, date, metric, ledger, daily, broken_down)": ":id, '2026-01-01', 'api_calls', 1, 2, 1",
+        "usage_quotas (team_id, metric, maximum, period)": ":id, 'api_calls', 1000000, '2026-01-01'",
+        "payment_customers (team_id, provider, reference)": ":id, 'stripe', 'cus_1'",
+        "payment_orders (id, team_id, invoice_id, action)": (
+            "uuid7(), :id, (SELECT id FROM invoices WHERE team_id = :id AND kind = 'invoice' LIMIT 1), 'charge'"
+        ),
+    }
+    for columns, values in insert.items():
+        execute(f"INSERT INTO {columns} SELECT {values} ON CONFLICT DO NOTHING", id=setting.id)
 
 
 def test_all_of_it_goes_and_nothing_of_another(app: Flask) -> None:

@@ -110,6 +110,7 @@ def test_only_what_nobody_can_sign_in_for_is_public() -> None:
         "POST /invitations/preview",
         "GET /signing-keys",
         "GET /exports/<export_id>",
+        "POST /webhooks/stripe",
     }
 
 

@@ -171,9 +171,15 @@ def ids_in(setting: TeamSetting) -> dict[str, Any]:
     """One of everything that a path can name, all of it the team's own."""
     make_role(setting, "theirs", "tasks:read")
     webhook = make_webhook(setting)
+    usage = f"{setting.path}/usage"
+    reservation = {"external_id": "a", "metric": "llm_tokens_used", "quantity": 1}
+    backfill = {"name": "May", "reason": "late"}
     return {
         "webhook_id": webhook["id"],
         "delivery_id": make_delivery(webhook),
+        "reservation_id": setting.owner.post(f"{usage}/reservations", json=reservation).json["id"],
+        "backfill_id": setting.owner.post(f"{usage}/backfills", json=backfill).json["id"],
+        "ledger_id": setting.owner.get(f"{usage}/ledger").json["items"][0]["id"],
         "workspace_id": setting.workspace_id,
         "task_id": setting.task()["id"],
         "user_id": join(setting, "theirs").id,

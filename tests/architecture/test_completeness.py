@@ -26,13 +26,16 @@ from tests.factories import (
     Answer,
     Person,
     TeamSetting,
+    execute,
     fetch,
     invite,
     make_agent,
+    make_delivery,
     make_key,
     make_person,
     make_role,
     make_team,
+    make_webhook,
 )
 
 CHANGING = [route for route in ROUTES if route.method != "GET"]
@@ -50,6 +53,7 @@ LEAVES_NONE = {
     "POST /auth/request-password-reset": "a mail to whoever has the address; the reset itself is recorded",
     "POST /me/verify-email": "a mail, sent again; the verification itself is recorded",
     "POST /me/two-factor": "a secret that counts for nothing until it is confirmed, which is recorded",
+    "POST /teams/<team_id>/activity/exports/<export_id>/link": "another link to one's own file; the export itself is recorded",
     "POST /me/erase": "the person's stream goes with the account; the teams' logs say member_erased (test_erasure.py)",
 }
 Call = Callable[["Scene"], Answer]
@@ -188,6 +192,18 @@ def of_workspace(method: str, below: str, body: Any, scene: Scene) -> Answer:
     return scene.of_team(method, f"/workspaces/{scene.setting.workspace_id}{below}", body)
 
 
+def of_webhook(method: str, below: str, body: Any, scene: Scene) -> Answer:
+    webhook = make_webhook(scene.setting)
+    execute("UPDATE webhooks SET delivered_seq = 3 WHERE id = :id", id=webhook["id"])
+    delivery = make_delivery(webhook)
+    return scene.of_team(method, f"/webhooks/{webhook['id']}{below.format(delivery=delivery)}", body)
+
+
+def of_export(method: str, scene: Scene) -> Answer:
+    made = scene.of_team("POST", "/activity/exports", {"format": "csv"})
+    return scene.of_team(method, f"/activity/exports/{made.json['id']}")
+
+
 def registering(scene: Scene) -> Answer:
     body = {"email": f"x{scene.account.email}", "password": PASSWORD, "name": "Kim"}
     return post(scene.app, "/auth/register", body)
@@ -229,6 +245,8 @@ CALLS: dict[str, Call] = {
     "PATCH /teams/<team_id>": in_team("PATCH", "", {"retention_days": 90}),
     "PUT /teams/<team_id>/legal-hold": in_team("PUT", "/legal-hold", {"reason": "A"}),
     "DELETE /teams/<team_id>/legal-hold": release,
+    "POST /teams/<team_id>/activity/exports": in_team("POST", "/activity/exports", {"format": "csv"}),
+    "DELETE /teams/<team_id>/activity/exports/<export_id>": partial(of_export, "DELETE"),
     "POST /teams/<team_id>/agents": in_team("POST", "/agents", {"name": "Scout", "role": "member"}),
     "DELETE /teams/<team_id>/agents/<agent_id>": partial(of_agent, "DELETE", None),
     "PATCH /teams/<team_id>/agents/<agent_id>": partial(of_agent, "PATCH", {"role": "viewer"}),
@@ -270,6 +288,19 @@ CALLS: dict[str, Call] = {
     "POST /teams/<team_id>/transfer-ownership": lambda scene: scene.of_team(
         "POST", "/transfer-ownership", {"user_id": str(scene.setting.member.id)}
     ),
+    "POST /teams/<team_id>/webhooks": in_team("POST", "/webhooks", {"url": "http://127.0.0.1:65535/hook"}),
+    "DELETE /teams/<team_id>/webhooks/<webhook_id>": partial(of_webhook, "DELETE", "", None),
+    "PATCH /teams/<team_id>/webhooks/<webhook_id>": partial(of_webhook, "PATCH", "", {"enabled": False}),
+    "POST /teams/<team_id>/webhooks/<webhook_id>/rotate-secret": partial(
+        of_webhook, "POST", "/rotate-secret", None
+    ),
+    "POST /teams/<team_id>/webhooks/<webhook_id>/test": partial(of_webhook, "POST", "/test", None),
+    "POST /teams/<team_id>/webhooks/<webhook_id>/replay": partial(
+        of_webhook, "POST", "/replay", {"from_seq": 1}
+    ),
+    "POST /teams/<team_id>/webhooks/<webhook_id>/deliveries/<delivery_id>/redeliver": partial(
+        of_webhook, "POST", "/deliveries/{delivery}/redeliver", None
+    ),
     "POST /teams/<team_id>/workspaces": in_team("POST", "/workspaces", {"name": "Lab"}),
     "DELETE /teams/<team_id>/workspaces/<workspace_id>": partial(of_workspace, "DELETE", "", None),
     "PATCH /teams/<team_id>/workspaces/<workspace_id>": partial(of_workspace, "PATCH", "", {"name": "Lab"}),
@@ -288,6 +319,7 @@ BESIDES = {
     "POST /auth/reset-password": "email_verified",
     "POST /me/two-factor/disable": "recovery_code_used",
     "POST /me/two-factor/recovery-codes": "recovery_code_used",
+    "POST /teams/<team_id>/activity/exports": "activity_read",
 }
 """What else such a call changes, with an event of its own."""
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from typing import Any
 from uuid import UUID
 
@@ -10,6 +10,7 @@ import pytest
 from flask import Flask
 from sqlalchemy import text
 from sqlalchemy.orm import Session
+from uuid_utils.compat import uuid7
 
 from models.access.actor import Actor, Origin
 from models.access.credentials import Credential, hash_secret
@@ -23,27 +24,39 @@ from models.operations import (
     activity_exports,
     agents,
     api_keys,
+    backfills,
+    billing_details,
+    closing,
+    corrections,
     erasures,
     invitations,
+    invoices,
     members,
+    payments,
+    price_books,
     refusals,
+    reservations,
     retention,
     roles,
     tasks,
     teams,
+    usage,
     webhooks,
     workspaces,
 )
+from models.operations.closing import TeamMonth
+from models.operations.usage import Unit, UsageEvent
 from models.posting import Answer
 from models.queries import activity as log
+from models.queries import ledger, users
 from models.queries import members as member_queries
 from models.queries import roles as role_queries
 from models.queries import tasks as task_queries
 from models.queries import teams as team_queries
-from models.queries import users
 from models.queries import workspaces as workspace_queries
 from models.queries.activity_exports import ExportRequest
 from models.queries.activity_filters import ActivityFilter
+from models.queries.ledger import LedgerFilter
 from models.queries.paging import Page
 from models.queries.roles import RoleView
 from models.tables import (
@@ -51,17 +64,24 @@ from models.tables import (
     Agent,
     ApiKey,
     Invitation,
+    Invoice,
+    MonthClose,
+    Payment,
     PermissionGrant,
     RefusedAttempt,
     Task,
     Team,
     TeamMember,
+    UsageBackfill,
     Webhook,
     WebhookDelivery,
     Workspace,
     WorkspaceMember,
 )
-from tests.factories import Person, TeamSetting, drain, make_person
+from models.tables.usage import Metric
+from tests.billing import ISSUER
+from tests.books import REISSUE, load_reissue
+from tests.factories import Person, TeamSetting, drain, execute, fold, make_person
 
 ORIGIN = Origin("192.0.2.1", "a test", "the-request")
 LONG_AFTER = datetime(2099, 1, 1, tzinfo=UTC)
@@ -379,7 +399,147 @@ def finish_an_export(scene: Scene) -> None:
     assert activity_exports.complete(scene.session, attempt, rows=7, size=70, sha256=b"\xab" * 32)
 
 
+def let_reservations_expire(scene: Scene) -> None:
+    for quantity in (30, 40):
+        reservations.reserve(
+            *scene.args, external_id=str(quantity), metric=Metric.llm_tokens_used, quantity=quantity
+        )
+    scene.session.execute(
+        text("UPDATE usage_reservations SET expires_at = now() WHERE team_id = :id"), {"id": scene.setting.id}
+    )
+    assert reservations.mark_unsettled(scene.session, 1_000) == 2
+
+
+def take_back(scene: Scene) -> None:
+    units = [Unit("call", Metric.llm_tokens_used, 42, workspace_id=scene.setting.workspace_id)]
+    usage.append(*scene.args, units)
+    rows = ledger.in_team(*scene.args, LedgerFilter(metric=Metric.llm_tokens_used), Page()).items
+    scene.arranged = corrections.correct(*scene.args, scene.team, rows[0].row.id, reason="twice")
+
+
+def staged(scene: Scene) -> UsageBackfill:
+    """An open set with one unit that the ledger knows and one that it does not."""
+    backfill: UsageBackfill = scene.arrange(
+        UsageBackfill(team_id=scene.setting.id, name="May", reason="late", created_by=scene.setting.owner.id)
+    )
+    events = [UsageEvent(name, Metric.llm_tokens_used, 5) for name in ("known", "new")]
+    usage.report(*scene.args, events[:1])
+    backfills.stage(*scene.args, backfill, events)
+    return backfill
+
+
+def revert(scene: Scene) -> None:
+    backfill = scene.arrange(
+        UsageBackfill(
+            team_id=scene.setting.id,
+            name="May",
+            reason="late",
+            created_by=scene.setting.owner.id,
+            state="applied",
+            applied_at=LONG_AFTER,
+        )
+    )
+    usage.append(
+        *scene.args, [Unit(f"external:{n}", Metric.llm_tokens_used, 1, set_id=backfill.id) for n in range(3)]
+    )
+    backfills.revert(*scene.args, backfill)
+
+
+def use_half_of_the_tokens(scene: Scene) -> None:
+    half = usage.UsageEvent(uuid7().hex, Metric.llm_tokens_used, 25_000_001)
+    usage.report(*scene.args, [half])
+    while usage.fold(scene.session, 5_000):
+        pass
+
+
+def finalize(scene: Scene) -> UUID:
+    """The invoice of January 2025, in which the team was on the pro plan."""
+    scene.session.execute(
+        text(
+            "UPDATE plan_periods SET plan = 'pro', starts_at = '2025-01-01', ends_at = '2025-02-01' WHERE team_id = :id AND id ="
+            " (SELECT min(id::text)::uuid FROM plan_periods WHERE team_id = :id)"
+        ),
+        {"id": scene.setting.id},
+    )
+    of = TeamMonth(scene.setting.id, date(2025, 1, 1))
+    assert closing.draft(scene.session, of, grace=ISSUER.grace)
+    close = closing.finalize(scene.session, of, issuer=ISSUER)
+    assert isinstance(close, MonthClose)
+    assert close.invoice_id
+    scene.arranged = scene.session.get_one(Invoice, close.invoice_id)
+    return close.invoice_id
+
+
+def finalized(scene: Scene) -> Invoice:
+    """An invoice, with the event of its finalizing out of the way."""
+    finalize(scene)
+    scene.session.execute(text("DELETE FROM outbox WHERE team_id = :id"), {"id": scene.setting.id})
+    invoice: Invoice = scene.arranged
+    return invoice
+
+
+def void(scene: Scene) -> None:
+    scene.arranged = (
+        finalized(scene),
+        invoices.void(*scene.args, scene.arranged.id, reason="wrong buyer", issuer=ISSUER),
+    )
+
+
+def hear(scene: Scene, state: str) -> None:
+    payment = scene.session.get_one(Payment, finalized(scene).id)
+    payment.reference = f"in_{payment.invoice_id}"
+    scene.session.flush()
+    payments.settle(scene.session, "null", payment.reference, state)
+
+
+def said_of_the_invoice(scene: Scene) -> dict[str, Any]:
+    return {"invoice_id": str(scene.arranged.id), "name": scene.arranged.number}
+
+
 CASES = [
+    Case(
+        "usage_unsettled",
+        let_reservations_expire,
+        lambda scene: {"team_id": str(scene.setting.id), "count": 2, "quantity": 70},
+        "The system found 2 reservations unsettled, of 70 tokens at most",
+        by=SYSTEM,
+    ),
+    Case(
+        "usage_corrected",
+        take_back,
+        lambda scene: {
+            "usage_ledger_id": str(scene.arranged.row.reverses),
+            "correction_id": str(scene.arranged.row.id),
+            "metric": "llm_tokens_used",
+            "quantity": 42,
+            "reason": "twice",
+            "workspace_id": str(scene.setting.workspace_id),
+        },
+        "Owner took back 42 of llm_tokens_used: twice",
+    ),
+    Case(
+        "usage_backfill_created",
+        lambda scene: backfills.create(*scene.args, name="May", reason="late").id,
+        lambda _: {"name": "May", "reason": "late"},
+        "Owner opened the backfill May: late",
+    ),
+    Case(
+        "usage_backfill_applied",
+        lambda scene: backfills.apply(*scene.args, staged(scene)),
+        lambda scene: {
+            "usage_backfill_id": str(scene.arranged.id),
+            "name": "May",
+            "accepted": 1,
+            "duplicates": 1,
+        },
+        "Owner applied the backfill May: 1 counted, 1 known before",
+    ),
+    Case(
+        "usage_backfill_reverted",
+        revert,
+        lambda scene: {"usage_backfill_id": str(scene.arranged.id), "name": "May", "reversed": 3},
+        "Owner took the backfill May back: 3 rows",
+    ),
     Case(
         "team_updated",
         lambda scene: teams.update(*scene.args, scene.team, name="Art"),
@@ -451,6 +611,33 @@ CASES = [
         erase,
         lambda scene: {**scene.said_of_the_viewer, "api_keys_revoked": 0},
         "The system ended the membership of Erased person by erasing the account",
+        by=SYSTEM,
+    ),
+    Case(
+        "price_book_changed",
+        lambda scene: price_books.move(scene.session, scene.setting.id, REISSUE) and None,
+        lambda scene: {
+            **scene.said_of_the_team,
+            "plan": "pro",
+            "from_version": 1,
+            "to_version": REISSUE,
+            "max_members": 50,
+        },
+        f"The system moved the pro plan to version {REISSUE} of the price book",
+        by=SYSTEM,
+    ),
+    Case(
+        "usage_limit_reached",
+        use_half_of_the_tokens,
+        lambda scene: {
+            "team_id": str(scene.setting.id),
+            "metric": "llm_tokens_used",
+            "threshold": 50,
+            "used": 25_000_001,
+            "included": 50_000_000,
+            "period": datetime.now(UTC).date().replace(day=1).isoformat(),
+        },
+        "The system noticed that llm_tokens_used reached 50 percent of what the plan includes",
         by=SYSTEM,
     ),
     Case(
@@ -809,9 +996,57 @@ CASES = [
         lambda scene: scene.said_of_the_webhook(seq=5),
         "Owner had the event 5 sent again to the webhook to hooks.example",
     ),
+    Case(
+        "invoice_finalized",
+        finalize,
+        lambda scene: {
+            **said_of_the_invoice(scene),
+            "period_start": "2025-01-01",
+            "period_end": "2025-02-01",
+            "total": 4_900,
+            "currency": "USD",
+            "amount": "49.00 USD",
+        },
+        "The system finalized the invoice {number} over 49.00 USD",
+        by=SYSTEM,
+    ),
+    Case(
+        "invoice_voided",
+        void,
+        lambda scene: {
+            "invoice_id": str(scene.arranged[0].id),
+            "name": scene.arranged[0].number,
+            "credit_note_id": str(scene.arranged[1].id),
+            "credit_note": scene.arranged[1].number,
+            "reason": "wrong buyer",
+        },
+        "Owner voided the invoice {number} by the credit note {credit_note}: wrong buyer",
+    ),
+    Case(
+        "invoice_paid",
+        lambda scene: hear(scene, "paid"),
+        said_of_the_invoice,
+        "The system noted that the invoice {number} is paid",
+        by=SYSTEM,
+    ),
+    Case(
+        "invoice_payment_failed",
+        lambda scene: hear(scene, "failed"),
+        lambda scene: {**said_of_the_invoice(scene), "state": "failed"},
+        "The system noted that paying the invoice {number} failed",
+        by=SYSTEM,
+    ),
+    Case(
+        "billing_details_updated",
+        lambda scene: billing_details.put(
+            *scene.args, scene.team, {"name": "Tides Ltd", "address": "1 Quay", "tax_id": None, "email": None}
+        ),
+        lambda scene: {**scene.said_of_the_team, "fields": ["name", "address"]},
+        "Owner changed who the invoices of Design are made out to",
+    ),
 ]
-ELSEWHERE = {"team_created", "activity_purged"}  # no team is there yet; tests/workers/test_retention.py
 ELSEWHERE = {
+    "activity_purged",  # tests/workers/test_retention.py
     "team_created",  # there is no team yet to set a scene in
     "activity_read",  # recorded as the transaction commits: test_activity_reads.py
 }
@@ -821,8 +1056,11 @@ ELSEWHERE = {
 def scene_by(app: Flask, team: TeamSetting) -> Callable[[Session, str], Scene]:
     task_id = UUID(team.task(title="Write")["id"])
     newcomer = make_person(app, "Newcomer")
+    load_reissue()
+    execute("UPDATE plan_periods SET price_book = 1 WHERE team_id = :id", id=team.id)
     with transaction() as session:
         tasks.return_expired(session, 1_000)  # whatever other tests left
+    fold()
     drain()
 
     def set_scene(session: Session, by: str) -> Scene:
@@ -874,6 +1112,8 @@ def test_a_change_records_its_event(case: Case, scene_by: Callable[[Session, str
     assert drain() == 1
     shown = newest(scene.access)
     sentence = case.sentence.replace("{newcomer}", scene.newcomer.email)
+    sentence = sentence.replace("{number}", str(expected.get("name")))
+    sentence = sentence.replace("{credit_note}", str(expected.get("credit_note")))
     assert (shown.row.action, shown.row.details, shown.summary) == (case.type, expected, sentence)
     assert (shown.row.id, shown.row.created_at) == (row.event_id, row.created_at)
 

@@ -7,7 +7,7 @@ from uuid import UUID
 
 import pytest
 from flask import Flask
-from sqlalchemy import select, text
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from models.access.actor import Origin
@@ -104,12 +104,7 @@ def test_a_list_of_many_costs_the_statements_of_a_list_of_one(
 
     grow(app, team, 1)
     few = {name: cost(name) for name in LISTS}
-    with transaction() as session:
-        session.execute(text("DELETE FROM usage_pending WHERE team_id = :id"), {"id": team.id})
-        session.execute(
-            text("DELETE FROM usage_ledger WHERE team_id = :id AND key LIKE 'external:%'"), {"id": team.id}
-        )
-    grow(app, team, 7)
+    grow(app, team, 7)  # one of whose reports is known already
     many = {name: cost(name) for name in LISTS}
     for name in LISTS:
         assert many[name][0] >= few[name][0] + 6, name

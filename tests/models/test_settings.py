@@ -118,3 +118,57 @@ def test_retired_keys_are_several(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(Settings.from_environment().retired_signing_keys) == 2
     monkeypatch.delenv("RETIRED_SIGNING_KEYS")
     assert Settings.from_environment().retired_signing_keys == ()
+
+
+BILLING = (
+    "BILLING_GRACE_HOURS", "SELLER_ADDRESS", "PAYMENT_PROVIDER", "STRIPE_API_KEY", "STRIPE_WEBHOOK_SECRET",
+    "STRIPE_API_BASE",
+)  # fmt: skip
+
+
+def test_nobody_charges_by_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in BILLING:
+        monkeypatch.delenv(name, raising=False)
+    found = Settings.from_environment()
+    assert (found.payment_provider, found.billing_grace_hours) == ("null", 24)
+    assert found.stripe_api_base == "https://api.stripe.com"
+    monkeypatch.setenv("SELLER_ADDRESS", "1 Quay\\nBusan")
+    assert Settings.from_environment().seller_address == "1 Quay\nBusan"
+
+
+def test_stripe_needs_its_keys_and_shows_them_to_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in BILLING:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("PAYMENT_PROVIDER", "stripe")
+    for name in ("STRIPE_API_KEY", "STRIPE_WEBHOOK_SECRET"):
+        with pytest.raises(EnvError, match=name):
+            Settings.from_environment()
+        monkeypatch.setenv(name, "a secret")
+    found = Settings.from_environment()
+    assert (found.payment_provider, found.stripe_api_key) == ("stripe", "a secret")
+    assert "a secret" not in repr(found)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "taken"),
+    [
+        ("BILLING_GRACE_HOURS", "0", True),
+        ("BILLING_GRACE_HOURS", "672", True),
+        ("BILLING_GRACE_HOURS", "-1", False),
+        ("BILLING_GRACE_HOURS", "673", False),
+        ("BILLING_GRACE_HOURS", "a day", False),
+        ("PAYMENT_PROVIDER", "null", True),
+        ("PAYMENT_PROVIDER", "paypal", False),
+        ("STRIPE_API_BASE", "http://127.0.0.1:1", True),
+        ("STRIPE_API_BASE", "api.stripe.com", False),
+    ],
+)
+def test_billing_within_its_limits(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str, taken: bool
+) -> None:
+    monkeypatch.setenv(name, value)
+    if taken:
+        assert str(getattr(Settings.from_environment(), name.lower())) == value
+    else:
+        with pytest.raises(EnvError, match=name):
+            Settings.from_environment()

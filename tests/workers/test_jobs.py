@@ -8,7 +8,7 @@ from sqlalchemy import text
 from uuid_utils.compat import uuid7
 
 from models.database import transaction
-from models.operations import activity, idempotency, sessions, usage
+from models.operations import activity, idempotency, reservations, sessions, usage
 from models.operations.usage import UsageEvent
 from models.queries import usage as queries
 from models.tables.usage import Metric
@@ -75,6 +75,40 @@ def test_the_fold(team: TeamSetting, monkeypatch: pytest.MonkeyPatch) -> None:
         day = rows("SELECT min(date) AS date FROM usage_stats WHERE team_id = :id", id=team.id)[0].date
         total = queries.total(session, team.owner.enter(session, team.id), since=day, until=day)
     assert total.llm_tokens_used == 70
+
+
+def test_the_search_for_what_nobody_settled(team: TeamSetting, monkeypatch: pytest.MonkeyPatch) -> None:
+    usage_jobs.mark_unsettled()
+    with transaction() as session:
+        access = team.owner.enter(session, team.id)
+        for number in range(5):
+            reservations.reserve(
+                session, access, external_id=str(number), metric=Metric.llm_tokens_used, quantity=10
+            )
+    run(
+        "UPDATE usage_reservations SET expires_at = now() WHERE team_id = :id AND external_id <> '4'",
+        id=team.id,
+    )
+
+    def found() -> tuple[int, list[int]]:
+        marked = rows(
+            "SELECT FROM usage_reservations WHERE team_id = :id AND state = 'unsettled'", id=team.id
+        )
+        told = rows(
+            "SELECT details FROM outbox WHERE team_id = :id AND action = 'usage_unsettled' ORDER BY id",
+            id=team.id,
+        )
+        return len(marked), [row.details["count"] for row in told]
+
+    with monkeypatch.context() as patched:
+        patched.setattr(reservations, "mark_unsettled", dying(reservations.mark_unsettled))
+        with pytest.raises(FellOver):
+            usage_jobs.mark_unsettled()
+    assert found() == (0, [])
+    monkeypatch.setattr(usage_jobs, "BATCH", 3)
+    for _ in range(2):
+        usage_jobs.mark_unsettled()
+        assert found() == (4, [3, 1])
 
 
 def partitions() -> set[str]:

@@ -344,6 +344,7 @@ def letter(kind: str = mails.INVITATION, **values: Any) -> Letter:
         "role": "viewer",
         "webhook": "hooks.example",
         "reason": "failing",
+        "details": {"metric": "api_calls", "threshold": 80, "used": 81_000, "included": 100_000},
     }
     return Letter(uuid7(), kind, **{**defaults, **values})
 
