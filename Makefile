@@ -1,6 +1,6 @@
 # `make` lists what there is to run; every target installs what it needs first.
 .DEFAULT_GOAL := help
-.PHONY: help setup run demo test check format bench migration lock
+.PHONY: help setup run demo test check format bench screenshots migration lock
 
 PYTHON = $(shell for python in python3.11 python3 python3.12 python3.13 python3.14; do \
   $$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$python && break; done)
@@ -13,7 +13,7 @@ COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --no-e
 
 help:
 	@awk '/^##@/ { printf "\n%s\n", substr($$0, 5) } \
-	  /^[a-z]+:.*## / { split($$0, part, /:.*## /); printf "  make %-10s %s\n", part[1], part[2] }' Makefile
+	  /^[a-z]+:.*## / { split($$0, part, /:.*## /); printf "  make %-11s %s\n", part[1], part[2] }' Makefile
 
 ##@ Use
 
@@ -45,6 +45,7 @@ check: setup ## all that CI runs: style, types, layers, generated docs, tests
 	$(UNCONNECTED) $(FLASK) openapi --check
 	$(UNCONNECTED) $(FLASK) permissions-doc --check
 	$(UNCONNECTED) $(FLASK) events-doc --check
+	$(UNCONNECTED) $(FLASK) translations --check
 	$(BIN)/pytest -n auto --dist loadfile
 
 format: setup ## format the code and fix what can be fixed
@@ -54,6 +55,9 @@ format: setup ## format the code and fix what can be fixed
 bench: setup ## run the benchmarks
 	@for path in $$(grep -l '^if __name__' benchmarks/*.py); do \
 	  echo "== $$path"; $(BIN)/python -m benchmarks.$$(basename $$path .py) || exit 1; done
+
+screenshots: setup ## take the pictures of docs/console/ anew (needs Chromium)
+	@$(BIN)/pytest -q -n 2 tests/console/pictures.py
 
 ##@ Maintain
 

@@ -39,8 +39,17 @@ from api import (
     webhooks,
     workspaces,
 )
-from api.console import accounts, language, overview, page
+from api.console import account, accounts, jump, keys, language, overview, page
+from api.console import activity as activity_page
+from api.console import backfills as backfills_page
+from api.console import invoices as invoices_page
+from api.console import ledger as ledger_page
+from api.console import members as members_page
+from api.console import roles as roles_page
+from api.console import settings as settings_page
 from api.console import tasks as tasks_page
+from api.console import usage as usage_page
+from api.console import webhooks as webhooks_page
 from api.json import Json
 from api.resource import declared, requires
 from models.access.permissions import Permission
@@ -75,7 +84,23 @@ BLUEPRINTS = (
     presence,
     webhooks,
 )
-PAGES = (accounts, overview, tasks_page)
+PAGES = (
+    accounts,
+    account,
+    overview,
+    tasks_page,
+    members_page,
+    roles_page,
+    activity_page,
+    usage_page,
+    ledger_page,
+    backfills_page,
+    invoices_page,
+    keys,
+    webhooks_page,
+    settings_page,
+    jump,
+)
 """Each adds its pages to the console's blueprint as it is imported."""
 LARGEST_BODY = 1024 * 1024
 

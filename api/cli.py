@@ -13,6 +13,7 @@ from environs import Env
 from flask import Flask, current_app
 
 from api import billing_cli, event_catalogue, usage_cli
+from api import translations as catalogues
 from api.docs import document
 from api.permission_matrix import matrix
 from models import json_text, plans
@@ -37,6 +38,7 @@ def register(app: Flask) -> None:
     app.cli.add_command(openapi)
     app.cli.add_command(permissions_doc)
     app.cli.add_command(events_doc)
+    app.cli.add_command(translations)
     app.cli.add_command(erase_user)
     app.cli.add_command(usage_cli.usage)
     app.cli.add_command(price_book)
@@ -79,6 +81,18 @@ def permissions_doc(check: bool) -> None:
 def events_doc(check: bool) -> None:
     """Write docs/events.md, all that the activity log can tell of."""
     _write(EVENTS, event_catalogue.document(), check=check, command="events-doc")
+
+
+@click.command()
+@click.option("--check", is_flag=True, help="Fail if anything lacks a translation or is out of date.")
+def translations(check: bool) -> None:
+    """Bring the console's catalogues up to date with what its pages say, and compile them."""
+    if not check:
+        for language, lacking in catalogues.update().items():
+            click.echo(f"{language}: {len(lacking)} without a translation")
+        return
+    if found := catalogues.complaints():
+        _fail("\n".join([*found, "Run `flask --app wsgi translations`, and translate what is empty."]))
 
 
 @click.command()

@@ -3,14 +3,16 @@ A session in a browser: its token lies in a cookie that scripts can't read, and 
 by a header that no other site can send, that our own page asked for it.
 """
 
-import hashlib
 import hmac
+import secrets
 from datetime import datetime
 
 from flask import Response, after_this_request, request
 
 NAME = "agenthq_session"
 CSRF_HEADER = "X-CSRF-Token"
+DIGEST = 32
+"""Bytes of SHA-256."""
 HARMLESS = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
@@ -20,16 +22,33 @@ def token() -> str | None:
 
 
 def csrf_token(session_token: str) -> str:
-    """What our pages send with each change: derived from the session's token, so it dies with it and is kept nowhere."""
-    return hmac.new(session_token.encode(), b"csrf", hashlib.sha256).hexdigest()
+    """
+    What our pages send with each change: derived from the session's token, so it dies with it and is kept nowhere. A mask of
+    the page's own lies over it, so that the length of a compressed page tells nobody what it is (BREACH).
+    """
+    mask = secrets.token_bytes(DIGEST)
+    return (mask + _masked(_csrf_digest(session_token), mask)).hex()
 
 
 def asked_by_our_page(session_token: str) -> bool:
-    """Whether the request changes nothing, or carries the CSRF token of this session."""
-    sent = request.headers.get(CSRF_HEADER, "")
-    return request.method in HARMLESS or hmac.compare_digest(
-        sent.encode(), csrf_token(session_token).encode()
-    )
+    """Whether the request changes nothing, or carries a CSRF token of this session."""
+    if request.method in HARMLESS:
+        return True
+    try:
+        sent = bytes.fromhex(request.headers.get(CSRF_HEADER, ""))
+    except ValueError:
+        return False
+    if len(sent) != 2 * DIGEST:
+        return False
+    return hmac.compare_digest(_masked(sent[DIGEST:], sent[:DIGEST]), _csrf_digest(session_token))
+
+
+def _csrf_digest(session_token: str) -> bytes:
+    return hmac.digest(session_token.encode(), b"csrf", "sha256")
+
+
+def _masked(value: bytes, mask: bytes) -> bytes:
+    return bytes(one ^ other for one, other in zip(value, mask, strict=True))
 
 
 def set_on_answer(session_token: str, expires_at: datetime) -> None:

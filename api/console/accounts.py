@@ -91,11 +91,14 @@ class AcceptInvitation(Page):
 
 
 class NewTeam(Page):
+    """With the reader's own teams that are deleted and can be brought back."""
+
     template = "new_team.html"
 
     @requires(SIGNED_IN)
     def get(self) -> Any:
-        return {}
+        deleted = teams.mine(self.session, self.actor, PageOfRows(limit=100), deleted=True)
+        return {"deleted": deleted.items, "restorable_for": teams.RESTORABLE_FOR}
 
 
 for rule, page in (

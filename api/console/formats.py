@@ -1,19 +1,23 @@
 """How pages write numbers, money, times and names: by the reader's locale; the browser puts times into the reader's zone."""
 
+import re
+from collections.abc import Mapping
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from typing import Any
-from urllib.parse import urlencode
+from urllib.parse import urlencode, urlsplit
 
 from babel.numbers import format_compact_decimal, format_currency, format_decimal
 from flask import Blueprint, request
-from flask_babel import format_date, format_datetime, get_locale
-from markupsafe import Markup
+from flask_babel import format_date, format_datetime, get_locale, gettext
+from markupsafe import Markup, escape
 
 from api.pagination import encode
+from models import json_text
 from models.queries.paging import Slice
 
 SMALLEST_COMPACT = 100_000
+UUID_TEXT = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 Number = int | Decimal
 MINOR_DIGITS = {"JPY": 0, "KRW": 0, "VND": 0, "BHD": 3, "KWD": 3}
 """Of a currency's minor unit, where they are not 2 (ISO 4217)."""
@@ -65,6 +69,46 @@ def short_id(value: Any) -> Markup:
     )
 
 
+def hash_(value: str) -> Markup:
+    """A hash in hexadecimal digits, its beginning and its end; a click copies the whole."""
+    return Markup('<button type="button" class="copy mono" data-copy="{}" title="{}">{}…{}</button>').format(
+        value, value, value[:12], value[-6:]
+    )
+
+
+def utc(value: datetime) -> str:
+    """A time where no <time> can be: in UTC, and said so."""
+    return str(format_datetime(value.astimezone(UTC), "medium", rebase=False)) + " UTC"
+
+
+def plain(value: Any, names: Mapping[str, str] | None = None) -> Markup:
+    """A value of an event's details; ids of `names` as those, lists with commas."""
+    if isinstance(value, list) and value:
+        return Markup(", ").join(plain(each, names) for each in value)
+    if isinstance(value, dict):
+        return Markup('<span class="mono">{}</span>').format(json_text.dumps(value))
+    if value is None or value in ("", []):
+        return Markup('<span class="quiet">{}</span>').format(gettext("none"))
+    if isinstance(value, bool):
+        return escape(gettext("yes") if value else gettext("no"))
+    text = (names or {}).get(str(value), str(value))
+    return (
+        short_id(text)
+        if UUID_TEXT.fullmatch(text)
+        else escape(exact(value) if isinstance(value, int) else text)
+    )
+
+
+def host(url: str) -> str:
+    """The host of a URL, with its port."""
+    return urlsplit(url).netloc
+
+
+def cursor(number: int) -> str:
+    """Of a list by number, newest first: what leads to the rows before this one."""
+    return encode((number,))
+
+
 def here(**changes: Any) -> str:
     """This page's address with these query parameters changed; None takes one away."""
     values = {name: request.args.getlist(name) for name in request.args}
@@ -83,7 +127,8 @@ def next_page_of(found: Slice[Any]) -> str | None:
 
 
 def register(blueprint: Blueprint) -> None:
-    for function in (number, exact, money, time, day, initials, short_id):
+    blueprint.add_app_template_filter(hash_, "hash")
+    for function in (number, exact, money, time, day, initials, short_id, utc, plain, host, cursor):
         blueprint.add_app_template_filter(function)
     blueprint.add_app_template_global(here)
     blueprint.add_app_template_global(next_page_of)

@@ -1,9 +1,12 @@
 """The reader's language: what they chose (a cookie), else what their browser asks for, else English."""
 
+from pathlib import Path
+
 from flask import Flask, request
 from flask_babel import Babel
 
 LANGUAGES = {"en": "English", "ko": "한국어"}
+TRANSLATIONS = Path(__file__).parent / "translations"
 COOKIE = "agenthq_language"
 
 
@@ -13,5 +16,4 @@ def chosen() -> str:
 
 
 def register(app: Flask) -> None:
-    app.config |= {"BABEL_TRANSLATION_DIRECTORIES": "console/translations", "BABEL_DEFAULT_LOCALE": "en"}
-    Babel(app, locale_selector=chosen, default_translation_directories=None)
+    Babel(app, locale_selector=chosen, default_translation_directories=str(TRANSLATIONS))

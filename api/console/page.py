@@ -12,9 +12,9 @@ from flask_babel import gettext, lazy_gettext
 from werkzeug.exceptions import HTTPException
 from werkzeug.wrappers import Response as AnyResponse
 
-from api import cookies
-from api.console import formats
-from api.errors import STATUS, log
+from api import assets, cookies
+from api.console import formats, sentences, words
+from api.errors import STATUS, http_problem, log
 from api.resource import Resource
 from models.access.permissions import Permission
 from models.errors import DomainError, PermissionDenied, Unauthenticated
@@ -28,6 +28,8 @@ POLICY = "; ".join((
     "default-src 'none'", "script-src 'self'", "style-src 'self'", "img-src 'self' data:", "font-src 'self'",
     "connect-src 'self'", "manifest-src 'self'", "form-action 'self'", "base-uri 'none'", "frame-ancestors 'none'",
 ))  # fmt: skip
+OF_PROGRAMS = ("/api/", "/ws/", "/static/", "/health")
+"""Where nobody browses: an unknown address there is answered as the API does."""
 MOST_TEAMS = 100
 """In the switcher."""
 
@@ -98,6 +100,7 @@ def add_headers(response: Response) -> Response:
     response.headers["Content-Security-Policy"] = POLICY
     response.headers["Referrer-Policy"] = "same-origin"
     response.headers["Vary"] = "Cookie, Accept-Language"
+    assets.compress(response)
     return response
 
 
@@ -115,6 +118,14 @@ def show_http_error(error: HTTPException) -> Response:
     status = error.code or 500
     detail = gettext("There is nothing at this address.") if status == 404 else error.description or ""
     return error_page(status, detail)
+
+
+@blueprint.app_errorhandler(404)
+def show_absent(error: HTTPException) -> Response:
+    """A page for whoever looks for one; programs get the API's answer."""
+    if request.path.startswith(OF_PROGRAMS) or not request.accept_mimetypes.accept_html:
+        return http_problem(error)
+    return add_headers(show_http_error(error))
 
 
 @blueprint.errorhandler(Exception)
@@ -140,3 +151,6 @@ def error_page(status: int, detail: str, *, missing: str | None = None) -> Respo
 
 
 formats.register(blueprint)
+words.register(blueprint)
+sentences.register(blueprint)
+blueprint.add_app_template_global(assets.address, "asset")

@@ -5,9 +5,15 @@
  *   data-api="POST /teams/…"    a form or button that asks the API. {name} in it is taken from a field marked data-path
  *     data-constant='{…}'       merged into the body
  *     data-goto="/…"            where to go afterwards ({id} of the answer); data-refresh-after: this page anew;
- *     data-say="…"              what to say afterwards; data-close: closes its dialog; data-secret: shows `secret` fields of the answer
+ *     data-say="…"              what to say afterwards; data-close: closes its dialog; data-secret: shows [data-secret-field]s of the answer, which a [data-secret-copy] copies
+ *     data-keep: what was typed stays;  data-shows="id": the answer in that part: its [data-answer] fields (data-words: said so), [data-answer-if] and
+ *     [data-answer-unless] parts, [data-answer-list] by its template;  data-opens="field": the address of ours in that field
  *   data-refresh="task member"  a part with an id that follows events whose type begins so ("*": every event)
- *   data-open / data-dismiss    dialogs;  data-confirm="text"  must be typed;  data-copy="text"
+ *     data-hold: a list that does not move while someone reads: its new [data-key] rows wait behind [data-new-of="its id"]
+ *   data-filters                a form that is its page's filters, at every change or (="submit") when sent; data-utc: a local time in it
+ *   data-open / data-dismiss    dialogs; data-fill='{…}' of what opens one goes into its [data-fill-text], [data-fill-confirm] and fields;
+ *    data-confirm="text"  must be typed;  data-copy="text"
+ *   data-rove                   a list of links of which one is reached by Tab, and the others by the arrow keys
  */
 import { Refused, TeamSocket } from "/static/realtime.js";
 
@@ -49,6 +55,7 @@ export function bodyOf(form) {
     else if ("json" in field.dataset) body[field.name] = JSON.parse(field.value);
     else body[field.name] = field.value;
   }
+  for (const field of form.querySelectorAll("[data-list][data-nullable]")) if (!body[field.name]?.length) body[field.name] = null;
   return body;
 }
 
@@ -58,7 +65,7 @@ function pathOf(element, form) {
   return fill(element.dataset.api, values).split(/ (.*)/s);
 }
 
-function showProblem(form, problem) {
+export function showProblem(form, problem) {
   for (const place of form.querySelectorAll("[data-error]")) {
     const messages = flat(problem.errors?.[place.dataset.error]);
     place.textContent = messages.join(" ");
@@ -81,10 +88,12 @@ function showProblem(form, problem) {
 
 const flat = (messages) => (messages === undefined ? [] : typeof messages === "string" ? [messages] : Array.isArray(messages) ? messages.flatMap(flat) : Object.values(messages).flatMap(flat));
 
-function clearProblem(form) {
+export function clearProblem(form) {
   for (const place of form.querySelectorAll("[data-error], [data-form-error], [data-form-done]")) place.hidden = true;
   for (const field of form.querySelectorAll("[aria-invalid]")) field.removeAttribute("aria-invalid");
 }
+
+let leaving = false; // what this page is about may be gone already, so it isn't fetched anew
 
 async function act(element, form) {
   const [method, path] = pathOf(element, form);
@@ -99,7 +108,9 @@ async function act(element, form) {
   if (form) clearProblem(form);
   button.setAttribute("aria-busy", "true");
   button.disabled = true;
+  leaving = "goto" in element.dataset;
   const answer = await ask(method, path, body);
+  leaving &&= answer.ok;
   button.removeAttribute("aria-busy");
   button.disabled = false;
   if (!answer.ok) {
@@ -110,7 +121,12 @@ async function act(element, form) {
   element.dispatchEvent(new CustomEvent("done", { bubbles: true, detail: answer.json }));
   if ("secret" in element.dataset) return void showSecret(element, answer.json);
   if ("close" in element.dataset) element.closest("dialog")?.close();
-  if (form && !("goto" in element.dataset)) form.reset();
+  if (form && !("goto" in element.dataset) && !("keep" in element.dataset)) form.reset();
+  if (element.dataset.shows) showAnswer(document.getElementById(element.dataset.shows), answer.json);
+  if (element.dataset.opens) {
+    const address = new URL(answer.json[element.dataset.opens]);
+    location.assign(address.pathname + address.search); // on this host, whatever name of it the server goes by
+  }
   if (element.dataset.say) say(form, element.dataset.say);
   if ("goto" in element.dataset) location.assign(fill(element.dataset.goto, answer.json ?? {}));
   else if ("refreshAfter" in element.dataset) await refresh(() => true);
@@ -123,9 +139,30 @@ function showSecret(element, json) {
     place.textContent = json[place.dataset.secretField];
     place.dataset.copy = json[place.dataset.secretField];
   }
+  for (const button of dialog.querySelectorAll("[data-secret-copy]")) button.dataset.copy = json[button.dataset.secretCopy];
   for (const part of dialog.querySelectorAll("[data-before-secret]")) part.hidden = true;
   for (const part of dialog.querySelectorAll("[data-after-secret]")) part.hidden = false;
+  dialog.querySelector("[data-secret-copy]")?.focus();
   refresh(() => true);
+}
+
+/** An answer's fields in the part that is there for them, which is hidden until then. */
+function showAnswer(part, json) {
+  part.hidden = false;
+  for (const place of part.querySelectorAll("[data-answer]")) {
+    const value = json[place.dataset.answer] ?? "";
+    place.textContent = JSON.parse(place.dataset.words ?? "{}")[value] ?? value;
+  }
+  for (const place of part.querySelectorAll("[data-answer-if]")) place.hidden = !json[place.dataset.answerIf];
+  for (const place of part.querySelectorAll("[data-answer-unless]")) place.hidden = Boolean(json[place.dataset.answerUnless]);
+  for (const list of part.querySelectorAll("[data-answer-list]")) {
+    const template = list.querySelector("template");
+    list.replaceChildren(template, ...json[list.dataset.answerList].map((each) => {
+      const item = template.content.firstElementChild.cloneNode(true);
+      showAnswer(item, each);
+      return item;
+    }));
+  }
 }
 
 function say(form, text) {
@@ -143,9 +180,9 @@ export function toast(text, bad = false) {
 // ---------------------------------------------------------------------------------------------------- staying true
 
 /** Fetches this page anew and takes over those parts whose [data-refresh] `wanted` accepts; what people type stays. */
-export async function refresh(wanted) {
+export async function refresh(wanted, letGo = false) {
   const parts = [...document.querySelectorAll("[data-refresh][id]")].filter((part) => wanted(part.dataset.refresh.split(" ")));
-  if (!parts.length) return;
+  if (!parts.length || leaving) return;
   const url = location.href;
   let text;
   try {
@@ -160,6 +197,10 @@ export async function refresh(wanted) {
   for (const part of parts) {
     const newer = fresh.getElementById(part.id);
     if (!newer) continue;
+    if ("hold" in part.dataset && !letGo && part.querySelector("[data-key]")) {
+      hold(part, newer);
+      continue;
+    }
     const before = new Map([...part.querySelectorAll("[data-value]")].map((value, index) => [index, value.textContent]));
     globalThis.Idiomorph.morph(part, newer, { ignoreActiveValue: true });
     [...document.getElementById(part.id).querySelectorAll("[data-value]")].forEach((value, index) => {
@@ -167,6 +208,17 @@ export async function refresh(wanted) {
     });
   }
   settle();
+}
+
+/** Says how many rows wait, instead of moving those that somebody reads. */
+function hold(part, newer) {
+  const keys = (list) => [...list.querySelectorAll("[data-key]")].map((row) => row.dataset.key);
+  const shown = new Set(keys(part));
+  const waiting = keys(newer).filter((key) => !shown.has(key)).length;
+  const pill = document.querySelector(`[data-new-of="${part.id}"]`);
+  if (!pill) return;
+  pill.hidden = !waiting;
+  pill.textContent = fill(words().new, { n: waiting === keys(newer).length ? `${waiting}+` : waiting });
 }
 
 function mark(element) {
@@ -297,6 +349,12 @@ function localize(time) {
   }
 }
 
+/** A field of a moment, which its reader sees in their own zone; the server knows UTC alone. */
+function localizeField(field) {
+  const at = new Date(field.dataset.utc);
+  if (!Number.isNaN(at.valueOf())) field.value = new Date(at - at.getTimezoneOffset() * 60_000).toISOString().slice(0, 16);
+}
+
 setInterval(() => document.querySelectorAll("time[datetime]").forEach(localize), 30_000);
 
 // ---------------------------------------------------------------------------------------------------- small things
@@ -320,19 +378,34 @@ document.addEventListener("submit", (event) => {
 }, true);
 
 document.addEventListener("click", async (event) => {
-  const target = event.target.closest("[data-api], [data-open], [data-dismiss], [data-copy], [data-toggle], [data-theme-choice], [data-language]");
-  for (const menu of document.querySelectorAll("details.menu[open]")) if (!menu.contains(event.target)) menu.open = false;
+  const target = event.target.closest("[data-api], [data-open], [data-dismiss], [data-copy], [data-toggle], [data-theme-choice], [data-language], [data-new-of]");
+  for (const menu of document.querySelectorAll("details.menu[open]")) if (!menu.contains(event.target) || event.target.closest("[data-api], [data-open]")) menu.open = false;
   const rail = document.getElementById("rail");
   if (rail?.dataset.open !== undefined && (!rail.contains(event.target) || event.target.closest("a")) && !event.target.closest("[data-toggle]")) toggleRail(false);
   if (!target || target.matches("form")) return;
   if ("api" in target.dataset) act(target, null);
-  else if ("open" in target.dataset) document.getElementById(target.dataset.open).showModal();
+  else if ("open" in target.dataset) openDialog(document.getElementById(target.dataset.open), JSON.parse(target.dataset.fill ?? "{}"));
   else if ("dismiss" in target.dataset) target.closest("dialog").close();
   else if ("copy" in target.dataset) { await navigator.clipboard.writeText(target.dataset.copy); toast(words().copied); }
+  else if ("newOf" in target.dataset) { target.hidden = true; refresh((kinds) => kinds.includes("*"), true); scrollTo({ top: 0 }); }
   else if ("toggle" in target.dataset) toggleRail(rail.dataset.open === undefined);
   else if ("themeChoice" in target.dataset) { cookie("agenthq_theme", target.dataset.themeChoice); document.documentElement.dataset.theme = target.dataset.themeChoice; showTheme(); }
   else if ("language" in target.dataset) { cookie("agenthq_language", target.dataset.language); location.reload(); }
 });
+
+/** Opens a dialog as new, with these values in their places. */
+export function openDialog(dialog, values = {}) {
+  for (const form of dialog.querySelectorAll("form")) {
+    form.reset();
+    clearProblem(form);
+    for (const [name, value] of Object.entries(values)) if (form.elements[name] instanceof Element) form.elements[name].value = value;
+  }
+  for (const part of dialog.querySelectorAll("[data-before-secret]")) part.hidden = false;
+  for (const part of dialog.querySelectorAll("[data-after-secret]")) part.hidden = true;
+  for (const place of dialog.querySelectorAll("[data-fill-text]")) if (place.dataset.fillText in values) place.textContent = values[place.dataset.fillText];
+  for (const field of dialog.querySelectorAll("[data-fill-confirm]")) field.dataset.confirm = values[field.dataset.fillConfirm] ?? "";
+  dialog.showModal();
+}
 
 function toggleRail(open) {
   const rail = document.getElementById("rail");
@@ -347,14 +420,16 @@ document.addEventListener("input", (event) => {
 });
 
 document.addEventListener("change", (event) => {
-  const form = event.target.closest("form[data-filters]");
+  const form = event.target.closest('form[data-filters=""]');
   if (form) go(form);
   if ("goWith" in event.target.dataset) location.assign(event.target.value);
 });
 
 /** To the page that a filter form describes, without its empty fields. */
 function go(form) {
-  const query = new URLSearchParams([...new FormData(form)].filter(([, value]) => value !== ""));
+  const moments = new Set([...form.querySelectorAll("[data-utc]")].map((field) => field.name));
+  const given = [...new FormData(form)].filter(([, value]) => value !== "");
+  const query = new URLSearchParams(given.map(([name, value]) => [name, moments.has(name) ? new Date(value).toISOString() : value]));
   const url = `${form.getAttribute("action")}${query.size ? `?${query}` : ""}`;
   globalThis.htmx.ajax("GET", url, { target: "body", swap: "innerHTML" }).then(() => history.pushState({ htmx: true }, "", url));
 }
@@ -374,14 +449,27 @@ document.addEventListener("keydown", (event) => {
   jump.focus();
 });
 
+/** Arrow keys, Home and End move through the links of a [data-rove]; Tab comes back to where one was. */
+document.addEventListener("keydown", (event) => {
+  const links = [...(event.target.closest("[data-rove]")?.querySelectorAll("a") ?? [])];
+  const at = links.indexOf(event.target);
+  const to = { ArrowRight: at + 1, ArrowLeft: at - 1, Home: 0, End: links.length - 1 }[event.key];
+  if (at < 0 || links[to] === undefined) return;
+  event.preventDefault();
+  links[at].tabIndex = -1;
+  links[to].tabIndex = 0;
+  links[to].focus();
+});
+
 function toggleIfOpen() {
   for (const menu of document.querySelectorAll("details.menu[open]")) { menu.open = false; menu.querySelector("summary").focus(); }
   if (document.getElementById("rail")?.dataset.open !== undefined) toggleRail(false);
 }
 
 /** After a page came, whole or in parts. */
-function settle() {
+export function settle() {
   document.querySelectorAll("time[datetime]").forEach(localize);
+  document.querySelectorAll("[data-utc]").forEach(localizeField);
   showTheme();
   showPeople();
 }

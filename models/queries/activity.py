@@ -7,12 +7,12 @@ from functools import partial
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Select, func, select
+from sqlalchemy import ARRAY, Select, Uuid, func, literal, select, true
 from sqlalchemy.orm import Session
 
 from models.access.entry import Access
 from models.events.catalogue import CATALOGUE
-from models.queries.activity_filters import ActivityFilter, Actor, Subject
+from models.queries.activity_filters import ActivityFilter, Actor, Subject, visible
 from models.queries.activity_search import Extent, Log, Match, search, searching
 from models.queries.paging import Page, TwoWaySlice, parse_key
 from models.tables import (
@@ -110,6 +110,21 @@ def _views(session: Session, team_id: UUID, matches: Sequence[Match]) -> list[Ac
         )
     )
     return [ActivityView(*row) for row in session.execute(statement.order_by(ActivityLog.seq.desc()))]
+
+
+def last_acts(session: Session, access: Access, user_ids: Sequence[UUID]) -> dict[UUID, datetime]:
+    """When each of these persons last did something that the caller may see, themselves or by an agent or a key."""
+    people = select(func.unnest(literal(list(user_ids), ARRAY(Uuid))).label("user_id")).subquery()
+    last = (
+        select(ActivityLog.created_at)
+        .where(*visible(access), ActivityLog.user_id == people.c.user_id)
+        .order_by(ActivityLog.seq.desc())
+        .limit(1)
+        .correlate(people)
+        .lateral()
+    )
+    found = session.execute(select(people.c.user_id, last.c.created_at).join(last, true()))
+    return {row.user_id: row.created_at for row in found}
 
 
 def named(statement: Select[ActivityLog]) -> Select[*tuple[Any, ...]]:

@@ -11,6 +11,7 @@ from sqlalchemy.orm import Session
 
 from models.access.entry import Access
 from models.errors import Invalid, NotFound
+from models.queries import chain
 from models.queries.activity import named
 from models.queries.activity_filters import ActivityFilter, conditions, visible
 from models.queries.paging import Page, Slice, keyset
@@ -37,13 +38,6 @@ DIGEST = func.activity_digest(
     ActivityLog.details, ActivityLog.request_id, ActivityLog.origin_hash,
 )  # fmt: skip
 PROOF = (ActivityLog.hash, ActivityLog.origin_hash, ActivityLog.origin_salt)
-HASH_BEFORE = text("""
-SELECT coalesce(
-  (SELECT hash FROM activity_logs WHERE team_id = :team_id AND seq = :seq - 1),
-  (SELECT purged_hash FROM activity_heads WHERE team_id = :team_id AND purged_seq = :seq - 1),
-  CASE WHEN :seq = 1 THEN activity_genesis(:team_id) END
-)
-""")
 Row = Sequence[Any]
 """COLUMNS, with proof then PROOF and the digest of a row that is hidden (else None), and last the names of actor, agent and subject."""
 
@@ -137,7 +131,9 @@ class Export:
             select(ActivityHead.purged_seq + 1, ActivityHead.seq).where(of_team)
         ).one()
         self._first, self._last = self._between(first, last) if request.proof else (first, last)
-        self.previous_hash = self._hash_before() if request.proof else None
+        self.previous_hash = (
+            chain.hash_before(session, access.team_id, self._first) if request.proof else None
+        )
         """What the first row of a proof chains to; None if the log does not have it."""
 
     @property
@@ -178,8 +174,3 @@ class Export:
         )
         lowest, highest = self._session.execute(bounds).one()
         return (1, 0) if lowest is None else (lowest, highest)
-
-    def _hash_before(self) -> bytes | None:
-        row = {"team_id": self._access.team_id, "seq": self._first}
-        found: bytes | None = self._session.scalar(HASH_BEFORE, row)
-        return found

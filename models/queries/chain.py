@@ -63,6 +63,15 @@ FROM start s, checked c
 """)  # noqa: S608
 
 
+HASH_BEFORE = text("""
+SELECT coalesce(
+  (SELECT hash FROM activity_logs WHERE team_id = :team_id AND seq = :seq - 1),
+  (SELECT purged_hash FROM activity_heads WHERE team_id = :team_id AND purged_seq = :seq - 1),
+  CASE WHEN :seq = 1 THEN activity_genesis(:team_id) END
+)
+""")
+
+
 @dataclass(frozen=True, slots=True)
 class Head:
     """Both ends of a team's chain; where there is no row, the hash that the chain begins with."""
@@ -93,6 +102,12 @@ def head(session: Session, team_id: UUID, *, for_update: bool = False) -> Head |
     statement = text(HEAD + (" FOR UPDATE" if for_update else ""))
     row = session.execute(statement, {"team_id": team_id}).one_or_none()
     return None if row is None else Head(*row)
+
+
+def hash_before(session: Session, team_id: UUID, seq: int) -> bytes | None:
+    """What the row of this number chains to; None if the log does not have it."""
+    found: bytes | None = session.scalar(HASH_BEFORE, {"team_id": team_id, "seq": seq})
+    return found
 
 
 def check(session: Session, team_id: UUID, *, seq: int, hash_: bytes, up_to: int) -> Stretch | None:

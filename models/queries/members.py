@@ -1,8 +1,9 @@
 """A team's members, and what their roles grant."""
 
+from collections.abc import Sequence
 from uuid import UUID
 
-from sqlalchemy import func, or_, select
+from sqlalchemy import Select, func, or_, select
 from sqlalchemy.orm import Session, contains_eager
 
 from models.access.entry import Access
@@ -12,15 +13,27 @@ from models.queries.paging import Page, Slice, keyset
 from models.tables import Invitation, PermissionGrant, TeamMember, User
 
 
-def in_team(session: Session, access: Access, page: Page) -> Slice[TeamMember]:
-    """The members in the order in which they joined, each with its user loaded."""
-    statement = (
+def in_team(session: Session, access: Access, page: Page, *, role: str | None = None) -> Slice[TeamMember]:
+    """The members (of one role, if it is given) in the order in which they joined, each with its user loaded."""
+    statement = _of_team(access)
+    if role is not None:
+        statement = statement.where(TeamMember.role == role)
+    return keyset(session, statement, page, TeamMember.id)
+
+
+def named(session: Session, access: Access, text: str, limit: int) -> Sequence[TeamMember]:
+    """The first members to join whose name or address has this in it, in any case, each with its user loaded."""
+    says = or_(User.name.icontains(text, autoescape=True), User.email.icontains(text, autoescape=True))
+    return session.scalars(_of_team(access).where(says).order_by(TeamMember.id).limit(limit)).all()
+
+
+def _of_team(access: Access) -> Select[TeamMember]:
+    return (
         select(TeamMember)
         .join(TeamMember.user)
         .options(contains_eager(TeamMember.user))
         .where(TeamMember.team_id == access.team_id)
     )
-    return keyset(session, statement, page, TeamMember.id)
 
 
 def get(session: Session, access: Access, user_id: UUID) -> TeamMember:

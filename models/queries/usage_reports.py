@@ -1,11 +1,12 @@
 """What a team's usage consists of, and what it will come to."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from enum import StrEnum
 from fractions import Fraction
 from typing import Any
+from uuid import UUID
 
 from sqlalchemy import ColumnElement, Select, Text, cast, func, select, union_all
 from sqlalchemy.orm import Session
@@ -76,7 +77,7 @@ def breakdown(
     metrics = list(Metric) if metric is None else [metric]
     sources = union_all(
         *(
-            _source(access, table, keys).where(
+            source(access, table, keys).where(
                 table.date >= since, table.date <= until, table.metric.in_(metrics)
             )
             for table in (UsageBreakdown, UsagePending)
@@ -96,6 +97,16 @@ def breakdown(
     for item in items:
         item["quantity"] = int(item["quantity"])
     return Slice(items, found.next_key)
+
+
+def names(session: Session, group: Group, ids: Collection[UUID]) -> dict[UUID, str]:
+    """The present names of those that a group of the team's usage names by id, and of nobody else."""
+    if not ids:
+        return {}
+    table = NAMED[group]
+    return {
+        row.id: row.name for row in session.execute(select(table.id, table.name).where(table.id.in_(ids)))
+    }
 
 
 def projection(session: Session, access: Access, *, year: int, month: int) -> dict[Metric, Projection]:
@@ -127,7 +138,7 @@ def projection(session: Session, access: Access, *, year: int, month: int) -> di
     return projected
 
 
-def _source(access: Access, table: Any, keys: Sequence[str]) -> Select[*tuple[Any, ...]]:
+def source(access: Access, table: Any, keys: Sequence[str]) -> Select[*tuple[Any, ...]]:
     """The team's rows of one of the two tables that make up the usage, without what names a workspace that is hidden."""
     columns: list[Any] = [
         workspaces.shown_id(access, table.workspace_id).label(key)

@@ -1,9 +1,9 @@
 """A team's workspaces, as far as the caller may see them, and who is listed in one."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, all_, case, exists, literal, null, or_, select, true
+from sqlalchemy import ColumnElement, all_, case, exists, func, literal, null, or_, select, true
 from sqlalchemy.orm import InstrumentedAttribute, Session, contains_eager
 
 from models.access.entry import Access
@@ -46,6 +46,38 @@ def in_team(session: Session, access: Access, page: Page) -> Slice[Workspace]:
     """The workspaces that the caller may read, oldest first."""
     statement = select(Workspace).where(Workspace.team_id == access.team_id, _readable_by(access))
     return keyset(session, statement, page, Workspace.id)
+
+
+def named(session: Session, access: Access, text: str, limit: int) -> Sequence[Workspace]:
+    """The oldest workspaces that the caller may read and whose name has this in it, in any case."""
+    statement = select(Workspace).where(
+        Workspace.team_id == access.team_id,
+        _readable_by(access),
+        Workspace.name.icontains(text, autoescape=True),
+    )
+    return session.scalars(statement.order_by(Workspace.id).limit(limit)).all()
+
+
+def counts_by_member(
+    session: Session, access: Access, user_ids: Collection[UUID], owner_id: UUID
+) -> dict[UUID, int]:
+    """How many workspaces each of these members sees, of those that the caller sees."""
+    seen = (Workspace.team_id == access.team_id, visible_to(access))
+    public, private = (
+        session.scalar(select(func.count()).where(*seen, Workspace.visibility == visibility)) or 0
+        for visibility in (OPEN, PRIVATE)
+    )
+    seen_private = select(Workspace.id).where(*seen, Workspace.visibility == PRIVATE)
+    listed = session.execute(
+        select(WorkspaceMember.user_id, func.count())
+        .where(
+            WorkspaceMember.workspace_id.in_(seen_private.correlate(None)),
+            WorkspaceMember.user_id.in_(user_ids),
+        )
+        .group_by(WorkspaceMember.user_id)
+    )
+    private_by_member = {row[0]: row[1] for row in listed} | {owner_id: private}
+    return {user_id: public + private_by_member.get(user_id, 0) for user_id in user_ids}
 
 
 def get(session: Session, access: Access, workspace_id: UUID, *, for_update: bool = False) -> Workspace:

@@ -6,6 +6,7 @@ contexts of people who are signed in. Everything that a page complains of fails 
 import os
 import shutil
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import Any
@@ -13,7 +14,7 @@ from urllib.parse import urlsplit
 
 import pytest
 from flask import Flask
-from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
 from werkzeug.serving import make_server
 
 from api import cookies
@@ -21,7 +22,7 @@ from models.errors import Unavailable
 from models.settings import settings
 from realtime import hub
 from realtime.publisher import connect
-from tests.factories import Person, TeamSetting, make_team
+from tests.factories import Person, TeamSetting, drain, fetch, make_team
 from tests.realtime.conftest import SilentHandler
 from workers.outbox import drain_batch
 
@@ -29,6 +30,8 @@ CHROMIUM = next(
     filter(None, (os.environ.get("CHROMIUM"), shutil.which("chromium"), shutil.which("chromium-browser"))),
     None,
 )
+PATIENCE_MS = 10_000
+expect.set_options(timeout=PATIENCE_MS)
 WIDTHS = {"phone": 390, "desktop": 1280, "wide": 1680}
 
 
@@ -73,6 +76,13 @@ def _drain_until(ended: threading.Event) -> None:
             drain_batch(redis)
 
 
+def settle(team: TeamSetting) -> None:
+    """Waits until all that happened in the team is in its log: the drain beside may have the rest in hand."""
+    drain()
+    while fetch("SELECT 1 FROM outbox WHERE team_id = :id LIMIT 1", id=team.id):
+        time.sleep(0.02)
+
+
 class Screen:
     """Someone's browser: its pages, and all that they complained of."""
 
@@ -80,7 +90,7 @@ class Screen:
         self.context = context
         self.address = address
         self.page: Page = context.new_page()
-        self.page.set_default_timeout(10_000)
+        self.page.set_default_timeout(PATIENCE_MS)
         self.complaints: list[str] = []
         self.page.on("console", lambda message: self._hear(message.type, message.text))
         self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
@@ -93,6 +103,12 @@ class Screen:
     def live(self) -> None:
         """Waits until the page says that it is live."""
         self.page.wait_for_selector("#connection[data-state=live]")
+
+    def expect_complaint(self, text: str) -> None:
+        """The page has complained once, of this: a refusal that it asked for, which a browser reports by itself."""
+        (complaint,) = self.complaints
+        assert text in complaint
+        self.complaints.clear()
 
     def _hear(self, kind: str, text: str) -> None:
         if kind in {"error", "warning"}:

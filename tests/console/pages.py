@@ -1,0 +1,161 @@
+"""Every page there is, as the application's own routes say, and what must hold on each."""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from axe_playwright_python.base import AXE_SCRIPT
+from flask import Flask
+from playwright.sync_api import Error, Page
+
+from api.resource import Need, declared
+from tests.console.conftest import Screen, ScreenOf
+from tests.console.realistic import Scene
+from tests.factories import Person
+
+PARAMETER = re.compile(r"<(?:[^:<>]+:)?(\w+)>")
+# Besides each page as its bare address shows it.
+STATES = (
+    "/teams/{team_id}/tasks?view=table",
+    "/teams/{team_id}/tasks?view=table&status=cancelled",
+)
+ELSEWHERE = {"home"}
+"""Lead on to another page."""
+
+
+@dataclass(frozen=True)
+class Place:
+    name: str
+    path: str
+    person: Person | None
+    status: int = 200
+
+    @property
+    def in_team(self) -> bool:
+        return self.path.startswith("/teams/") and self.path != "/teams/new"
+
+
+def places(app: Flask, scene: Scene) -> Iterator[Place]:
+    """Each page of the console, in a team at work and in an empty one, and its refusals."""
+    owner = scene.team.owner
+    for rule in sorted(app.url_map.iter_rules(), key=lambda rule: rule.rule):
+        name = rule.endpoint.partition(".")[2]
+        if not rule.endpoint.startswith("console.") or name.lower() in ELSEWHERE:
+            continue
+        requirement = declared(app.view_functions[rule.endpoint], "GET")
+        assert requirement is not None, rule.rule
+        public = requirement.needs is Need.PUBLIC
+        yield Place(name, fill(rule.rule, scene), None if public else owner)
+        if rule.arguments == {"team_id"}:
+            path = rule.rule.replace("<uuid:team_id>", str(scene.empty_team_id))
+            yield Place(f"{name}-empty", path, scene.newcomer)
+    for number, state in enumerate(STATES):
+        yield Place(f"state-{number}", state.format(**scene.ids), owner)
+    yield Place("not-found", f"/teams/{scene.team.id}/nothing", owner, 404)
+    yield Place("not-found-team", f"/teams/{scene.empty_team_id}", owner, 404)
+    yield Place("forbidden", f"/teams/{scene.team.id}/{forbidden(app)}", scene.team.viewer, 403)
+
+
+def forbidden(app: Flask) -> str:
+    """A page that a viewer may not open."""
+    rules = {rule.endpoint: rule.rule for rule in app.url_map.iter_rules()}
+    wanted = next((one for one in ("keys", "webhooks", "invoices") if f"console.{one}" in rules), None)
+    assert wanted, "a page that a viewer may not open"
+    return rules[f"console.{wanted}"].rpartition("/")[2]
+
+
+def fill(rule: str, scene: Scene) -> str:
+    missing = [name for name in PARAMETER.findall(rule) if name not in scene.ids]
+    assert not missing, f"{rule}: give tests/console/realistic.py what stands for {missing}"
+    return PARAMETER.sub(lambda found: str(scene.ids[found[1]]), rule)
+
+
+class Visitors:
+    """Each person's browser in one width, theme and language."""
+
+    def __init__(self, screen_of: ScreenOf, **look: str) -> None:
+        self.look = look
+        self._screen_of = screen_of
+        self._screens: dict[str, Screen] = {}
+
+    def open(self, place: Place) -> Screen:
+        key = str(place.person.id) if place.person else ""
+        screen = self._screens.get(key) or self._screen_of(place.person, **self.look)
+        self._screens[key] = screen
+        answer = screen.page.goto(screen.address + place.path)
+        assert answer is not None
+        if answer.status != place.status:
+            screen.complaints.append(f"answers {answer.status}")
+        if place.status != 200:
+            # The browser itself notes a page's own status as an error; that is not the page's doing.
+            screen.complaints[:] = [each for each in screen.complaints if f"status of {place.status}" not in each]
+        if screen.page.query_selector("#connection"):
+            screen.live()
+        return screen
+
+    def faults(self, place: Place) -> list[str]:
+        """What is wrong with the page."""
+        screen = self.open(place)
+        try:
+            found = _faults(screen.page, self.look["language"])
+        except Error as error:
+            found = [str(error)]
+        found += screen.complaints
+        screen.complaints.clear()
+        return [f"{place.path} ({place.name}): {each}" for each in found]
+
+
+def _faults(page: Page, language: str) -> list[str]:
+    """What is wrong with a page that is open: axe's rules, on its dialogs as well, its width, language and headings."""
+    found = []
+    page.evaluate("document.querySelectorAll('main details').forEach((one) => { one.open = true; })")
+    found += violations(page)
+    # A closed dialog may lead elsewhere.
+    page.evaluate("window.addEventListener('close', (event) => event.stopImmediatePropagation(), true)")
+    for dialog in page.evaluate("[...document.querySelectorAll('dialog[id]')].map((one) => one.id)"):
+        page.evaluate(
+            """(id) => {
+              document.querySelector(`[data-open="${id}"]`)?.click();
+              const dialog = document.getElementById(id);
+              if (!dialog.open) dialog.showModal();
+            }""",
+            dialog,
+        )
+        found += [f"#{dialog}: {each}" for each in violations(page, f"#{dialog}")]
+        if wide := overflow(page):
+            found.append(f"#{dialog}: {wide}")
+        page.evaluate("(id) => document.getElementById(id).close()", dialog)
+    if wide := overflow(page):
+        found.append(wide)
+    if (said := page.evaluate("document.documentElement.lang")) != language:
+        found.append(f"says that it is in {said!r}")
+    if (headings := page.locator("h1").count()) != 1:
+        found.append(f"has {headings} first headings")
+    return found
+
+
+def violations(page: Page, within: str | None = None) -> list[str]:
+    """What breaks one of axe's rules; its own files are ours, so it need not fetch styles to read them."""
+    if not page.evaluate("'axe' in window"):
+        page.evaluate(AXE_SCRIPT)
+    found = page.evaluate(
+        "(within) => axe.run(within ?? document, { resultTypes: ['violations'], preload: false })", within
+    )
+    return [
+        f"{each['id']}: {node['target']} {node['html'][:160]} {node.get('failureSummary', '')[-200:]}"
+        for each in found["violations"]
+        for node in each["nodes"]
+    ]
+
+
+def overflow(page: Page) -> str | None:
+    """What sticks out at the side, if anything does."""
+    wider: str | None = page.evaluate(
+        """() => {
+          const root = document.documentElement;
+          if (root.scrollWidth <= root.clientWidth) return null;
+          const out = [...document.body.querySelectorAll("*")].filter((one) => one.getBoundingClientRect().right > root.clientWidth + 1);
+          return `scrolls sideways: ${root.scrollWidth} > ${root.clientWidth}, by ${out.slice(0, 3).map((one) => one.outerHTML.slice(0, 90)).join(" | ")}`;
+        }"""
+    )
+    return wider
