@@ -57,9 +57,9 @@ def _template() -> Catalog:
     for name, _, message, comments, context in extract_from_dir(
         PAGES, METHODS, {"**.html": {"silent": "false"}}, KEYWORDS
     ):
-        template.add(message, locations=[(name, None)], auto_comments=comments, context=context)
+        template.add(message, locations=[(name, 1)], auto_comments=comments, context=context)
     for source, message in _of_the_domain():
-        template.add(message, locations=[(source, None)])
+        template.add(message, locations=[(source, 1)])
     return template
 
 
@@ -82,7 +82,7 @@ def _updated(path: Path, template: Catalog) -> Catalog:
 
 def _text(catalog: Catalog) -> bytes:
     buffer = BytesIO()
-    write_po(buffer, catalog, width=LINE, omit_header=True, sort_output=True)
+    write_po(buffer, catalog, width=LINE, omit_header=True, include_lineno=False, sort_output=True)
     return buffer.getvalue()
 
 

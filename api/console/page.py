@@ -17,7 +17,7 @@ from api.console import formats, sentences, words
 from api.errors import STATUS, http_problem, log
 from api.resource import Resource
 from models.access.permissions import Permission
-from models.errors import DomainError, PermissionDenied, Unauthenticated
+from models.errors import DomainError, NotFound, PermissionDenied, Unauthenticated
 from models.queries import teams, users
 from models.queries.paging import Page as PageOfRows
 
@@ -109,8 +109,13 @@ def show_error(error: DomainError) -> Response | AnyResponse:
     """The error as a page; who is not signed in is asked to, and comes back to where they were."""
     if isinstance(error, Unauthenticated):
         return redirect("/sign-in?" + urlencode({"next": request.full_path.rstrip("?")}))
-    missing = error.missing if isinstance(error, PermissionDenied) else None
-    return error_page(STATUS[error.code], error.detail, missing=missing)
+    if isinstance(error, PermissionDenied) and error.missing in set(Permission):
+        what = gettext(Permission(error.missing).description).rstrip(".")
+        detail = gettext("Your role does not grant what this page needs: %(what)s.", what=what)
+        return error_page(403, detail, missing=error.missing)
+    if isinstance(error, NotFound):
+        return error_page(404, gettext("It is not here, or it is not yours to see."))
+    return error_page(STATUS[error.code], error.detail)
 
 
 @blueprint.errorhandler(HTTPException)

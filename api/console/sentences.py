@@ -19,7 +19,9 @@ def actor(view: ActivityView) -> str:
     person = gettext("%(name)s", name=view.actor_name) if view.actor_name else gettext("The system")
     if view.row.agent_id is None:
         return str(person)
-    return str(gettext("%(agent)s for %(person)s", agent=view.agent_name or gettext("An agent"), person=person))
+    return str(
+        gettext("%(agent)s for %(person)s", agent=view.agent_name or gettext("An agent"), person=person)
+    )
 
 
 def sentence(view: ActivityView) -> Markup:

@@ -88,7 +88,9 @@ class Visitors:
             screen.complaints.append(f"answers {answer.status}")
         if place.status != 200:
             # The browser itself notes a page's own status as an error; that is not the page's doing.
-            screen.complaints[:] = [each for each in screen.complaints if f"status of {place.status}" not in each]
+            screen.complaints[:] = [
+                each for each in screen.complaints if f"status of {place.status}" not in each
+            ]
         if screen.page.query_selector("#connection"):
             screen.live()
         return screen

@@ -25,7 +25,9 @@ def test_the_first_visit_is_light_and_one_round_trip_deep(
     network.send("Network.enable")
     sizes: dict[str, int] = {}
     urls: dict[str, str] = {}
-    network.on("Network.requestWillBeSent", lambda sent: urls.update({sent["requestId"]: sent["request"]["url"]}))
+    network.on(
+        "Network.requestWillBeSent", lambda sent: urls.update({sent["requestId"]: sent["request"]["url"]})
+    )
     network.on(
         "Network.loadingFinished",
         lambda done: sizes.update({urls[done["requestId"]]: int(done["encodedDataLength"])}),
@@ -87,7 +89,9 @@ def test_what_is_absent_has_no_address() -> None:
 
 def test_pages_name_files_by_version_alone() -> None:
     folder = assets.DIRECTORY.parent / "console" / "templates"
-    plain = [path.name for path in folder.rglob("*.html") if re.search(r"[\"']/static/", path.read_text("utf-8"))]
+    plain = [
+        path.name for path in folder.rglob("*.html") if re.search(r"[\"']/static/", path.read_text("utf-8"))
+    ]
     assert plain == []
 
 

@@ -7,6 +7,7 @@ from string import Formatter
 from typing import Any
 
 import pytest
+from babel.messages.pofile import read_po
 from flask import Flask
 from flask_babel import gettext
 from uuid_utils.compat import uuid7
@@ -69,7 +70,7 @@ def test_a_translation_keeps_every_place_that_its_message_has() -> None:
         return sorted(set(places.findall(text if isinstance(text, str) else text[-1])))
 
     with (translations.DIRECTORY / "ko" / "LC_MESSAGES" / "messages.po").open("rb") as file:
-        messages = [each for each in translations.read_po(file, locale="ko") if each.id]
+        messages = [each for each in read_po(file, locale="ko") if each.id]
     assert len(messages) > 300
     assert [each.id for each in messages if named_in(each.id) != named_in(each.string)] == []
 
@@ -77,7 +78,9 @@ def test_a_translation_keeps_every_place_that_its_message_has() -> None:
 @pytest.mark.parametrize("action", sorted(CATALOGUE))
 def test_an_events_sentence_is_the_catalogues_in_english_and_whole_in_korean(app: Flask, action: str) -> None:
     wanted = {name for _, name, _, _ in Formatter().parse(CATALOGUE[action].sentence) if name}
-    details = {name: 7 if name in {"count", "days"} else f"<{name}>" for name in wanted - {"actor", "resource"}}
+    details = {
+        name: 7 if name in {"count", "days"} else f"<{name}>" for name in wanted - {"actor", "resource"}
+    }
     view = view_of(action, details, actor_name="Kim", resource_name="요약")
     with reading(app, "en"):
         assert said(view) == view.summary
@@ -98,7 +101,7 @@ def test_agents_the_system_and_unknown_actions_have_sentences_too(app: Flask) ->
         assert said(view_of("from_the_future")) == "from_the_future"
         assert said(view_of("task_completed", actor_name="Kim")) == "Kim: task completed task"
     with reading(app, "ko"):
-        assert said(by_agent) == "Digest(김민지 님 대리)가 ‘주간 요약’ 작업을 만들었습니다"
+        assert said(by_agent) == "Digest(김민지 님 대리)가 ‘주간 요약’ 작업을 만들었습니다"  # noqa: RUF001
         assert said(by_system).startswith("시스템이 ")
 
 
