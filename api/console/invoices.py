@@ -144,7 +144,7 @@ def state_name(state: str | None) -> str:
         "paid": gettext("Paid"),
         "failed": gettext("Payment failed"),
         "uncollectible": gettext("Given up"),
-    }.get(state or "", "–")
+    }.get(state or "", "")
 
 
 for function in (explanation, quantity_of, last_day, behind, about, state_name):
