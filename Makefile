@@ -1,6 +1,6 @@
 # `make` lists what there is to run; every target installs what it needs first.
 .DEFAULT_GOAL := help
-.PHONY: help setup run demo test check format bench migration lock
+.PHONY: help setup run demo test check format bench chaos migration lock
 
 PYTHON = $(shell for python in python3.11 python3 python3.12 python3.13 python3.14; do \
   $$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$python && break; done)
@@ -54,6 +54,9 @@ format: setup ## format the code and fix what can be fixed
 bench: setup ## run the benchmarks
 	@for path in $$(grep -l '^if __name__' benchmarks/*.py); do \
 	  echo "== $$path"; $(BIN)/python -m benchmarks.$$(basename $$path .py) || exit 1; done
+
+chaos: setup ## kill what the product consists of under load, then compare (KILLS=300)
+	@$(BIN)/python -m tests.faults.chaos --kills $(or $(KILLS),300)
 
 ##@ Maintain
 

@@ -199,8 +199,8 @@ def _make_team(http: httpx.Client) -> Team:
         assert answer.status_code == 201, answer.text
         return answer.json()
 
-    person = {"email": f"{uuid4().hex}@example.com", "password": uuid4().hex, "name": "Owner"}
-    token = post("/auth/register", **person)["token"]
+    email, password = f"{uuid4().hex}@example.com", uuid4().hex
+    token = post("/auth/register", email=email, password=password, name="Owner")["token"]
     owner = {"Authorization": f"Bearer {token}"}
     team_id = post("/teams", owner, name="Chaos")["id"]
     workspace_id = post(f"/teams/{team_id}/workspaces", owner, name="Chaos")["id"]

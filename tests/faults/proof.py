@@ -105,17 +105,21 @@ def _days(_team: Team, kept: Kept) -> Iterator[str]:
 def _tasks(team: Team, kept: Kept) -> Iterator[str]:
     """Each task that was answered is there, once; none is there that nobody asked for."""
     titles = Counter(title for _, title, *_ in kept.tasks)
-    by_id = {task_id: (title, status, tokens, result) for task_id, title, status, _, tokens, result in kept.tasks}
+    by_id = {
+        task_id: (title, status, tokens, result) for task_id, title, status, _, tokens, result in kept.tasks
+    }
     yield from (f"{title} is there {count} times" for title, count in titles.items() if count > 1)
     yield from (f"nobody asked for {title}" for title in titles if title not in team.created)
+    absent = ("", "absent", 0, None)
     for title, task_id in team.created.items():
-        if task_id is not None and by_id.get(task_id, ("",))[0] != title:
+        if task_id is not None and by_id.get(task_id, absent)[0] != title:
             yield f"{title} was created, and is not there"
     for task_id in team.failed:
-        if by_id[task_id][1] != "failed":
-            yield f"{task_id} was failed, and is {by_id[task_id][1]}"
+        _, status, *_ = by_id.get(task_id, absent)
+        if status != "failed":
+            yield f"{task_id} was failed, and is {status}"
     for task_id, told in team.completed.items():
-        _, status, tokens, result = by_id[task_id]
+        _, status, tokens, result = by_id.get(task_id, absent)
         if (status, tokens, result) != ("completed", told, {"tokens": told}):
             yield f"{task_id} was completed with {told} tokens, and is {status} with {tokens} and {result}"
     for task_id, (_, status, tokens, result) in by_id.items():
@@ -157,7 +161,9 @@ def _numbering(_team: Team, kept: Kept) -> Iterator[str]:
         yield f"the log of {len(numbers)} rows has gaps; its head is {kept.head}"
     if len({event_id for _, event_id, *_ in kept.log}) != len(numbers):
         yield "an event is in the log twice"
-    told = Counter((request_id, action, about) for _, _, action, about, request_id, _ in kept.log if request_id)
+    told = Counter(
+        (request_id, action, about) for _, _, action, about, request_id, _ in kept.log if request_id
+    )
     yield from (f"{what} is in the log {count} times" for what, count in told.items() if count > 1)
 
 

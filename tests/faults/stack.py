@@ -43,7 +43,8 @@ class Stack:
         """What supervisord runs under this name; None while it runs nothing."""
         with suppress(psutil.Error, OSError, ValueError):
             supervisord = psutil.Process(int((self.data / "supervisord.pid").read_text()))  # type: ignore[no-untyped-call]
-            for process in supervisord.children():  # type: ignore[no-untyped-call]
+            children: list[psutil.Process] = supervisord.children()  # type: ignore[no-untyped-call]
+            for process in children:
                 with suppress(psutil.Error):
                     if process.environ().get("SUPERVISOR_PROCESS_NAME") == name:
                         return process
