@@ -100,7 +100,7 @@ def running(data: Path, port: int) -> Iterator[Stack]:
     """The stack, once it is ready; raises AssertionError with what it printed when it does not get there."""
     given = {name: value for name, value in os.environ.items() if name not in OURS}
     settings = {
-        "AGENTHQ_DATA": str(data), "PORT": str(port), "LOG_LEVEL": "WARNING",
+        "AGENTHQ_DATA": str(data), "PORT": str(port), "WEB_WORKERS": "3", "LOG_LEVEL": "WARNING",
         "RATE_LIMIT_AUTH": UNLIMITED, "RATE_LIMIT_API": UNLIMITED,
     }  # fmt: skip
     with subprocess.Popen(
