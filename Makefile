@@ -1,6 +1,7 @@
 # `make` lists what there is to run; every target installs what it needs first.
 .DEFAULT_GOAL := help
 .PHONY: help setup run demo test check format bench screenshots migration lock
+.PHONY: help setup run demo test check format bench chaos migration lock
 
 PYTHON = $(shell for python in python3.11 python3 python3.12 python3.13 python3.14; do \
   $$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$python && break; done)
@@ -58,6 +59,8 @@ bench: setup ## run the benchmarks
 
 screenshots: setup ## take the pictures of docs/console/ anew (needs Chromium)
 	@$(BIN)/pytest -q -n 2 tests/console/pictures.py
+chaos: setup ## kill what the product consists of under load, then compare (KILLS=300)
+	@$(BIN)/python -m tests.faults.chaos --kills $(or $(KILLS),300)
 
 ##@ Maintain
 

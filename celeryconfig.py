@@ -14,8 +14,7 @@ task_default_queue = "maintenance"
 # Each with an exchange of its own: left out, all would be bound to the default queue's.
 task_queues = tuple(
     Queue(name, Exchange(name), routing_key=name)
-    for name in ("outbox", "usage", "mail", "exports", "webhooks", "maintenance")
-    for name in ("outbox", "usage", "mail", "billing", "maintenance")
+    for name in ("outbox", "usage", "mail", "exports", "webhooks", "billing", "maintenance")
 )
 task_routes = {
     "outbox.*": {"queue": "outbox"},

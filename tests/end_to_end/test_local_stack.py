@@ -71,8 +71,7 @@ def launch(data: Path, port: int) -> "subprocess.Popen[str]":
     given = {
         name: value
         for name, value in os.environ.items()
-        if name not in {"DATABASE_URL", "REDIS_URL", "ENCRYPTION_KEY", MARK}
-        if name not in {"DATABASE_URL", "REDIS_URL", "SIGNING_KEY", MARK}
+        if name not in {"DATABASE_URL", "REDIS_URL", "ENCRYPTION_KEY", "SIGNING_KEY", MARK}
     }
     return subprocess.Popen(
         [sys.executable, "-m", "api.local"],

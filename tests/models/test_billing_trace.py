@@ -61,7 +61,10 @@ def busiest_year(path: Path) -> tuple[int, list[tuple[str, datetime, int]]]:
     return year, [change for change in over if change[1].year == year]
 
 
-@pytest.mark.skipif("TRACE" not in os.environ, reason="TRACE names no trace of work to bill")
+@pytest.mark.skipif(
+    "TRACE" not in os.environ,
+    reason="No year of real work was billed: name a trace (NDJSON, .gz or not), as in `make test TRACE=path`",
+)
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("plan", BOOK["plans"], ids=lambda plan: plan["name"])
 def test_a_year_of_the_trace(app: Flask, plan: dict[str, Any]) -> None:
