@@ -7,7 +7,7 @@ from models.operations import activity, activity_counts
 from workers.app import app
 
 MONTHS_AHEAD = 4
-FOLDED_AT_ONCE = 2_000
+FOLDED_AT_ONCE = 500
 """Rows of a team in one transaction."""
 
 
