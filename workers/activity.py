@@ -21,6 +21,7 @@ ROWS_AT_ONCE = 50_000
 LONGEST_RUN_S = 90.0
 """A run that finds ever more makes way for other work; the next tick goes on."""
 FOLDED_AT_ONCE = 2_000
+FOLDED_AT_ONCE = 500
 """Rows of a team in one transaction."""
 
 

@@ -55,7 +55,7 @@ SELECT count(*) FROM new
 """)
 
 
-def fold(session: Session, *, limit: int, teams: int = 50) -> int:
+def fold(session: Session, *, limit: int, teams: int = 20) -> int:
     """
     Counts up to `limit` further rows of each of up to `teams` teams; how many rows in all.
 
