@@ -411,7 +411,7 @@ function toggleRail(open) {
   const rail = document.getElementById("rail");
   rail.toggleAttribute("data-open", open);
   document.querySelector("[data-toggle=rail]").setAttribute("aria-expanded", open);
-  if (open) rail.querySelector("a")?.focus();
+  if (open) rail.querySelector("summary").focus();
 }
 
 document.addEventListener("input", (event) => {

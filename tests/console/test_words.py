@@ -53,13 +53,13 @@ def test_what_is_missing_or_stale_is_told(tmp_path: Any, monkeypatch: pytest.Mon
     folder = tmp_path / "ko" / "LC_MESSAGES"
     folder.mkdir(parents=True)
     source = (translations.DIRECTORY / "ko" / "LC_MESSAGES" / "messages.po").read_text("utf-8")
-    without = source.replace('msgstr "로그인"', 'msgstr ""')
+    without = source.replace('msgstr "로그아웃"', 'msgstr ""')
     assert without != source
     (folder / "messages.po").write_text(without, encoding="utf-8")
     monkeypatch.setattr(translations, "DIRECTORY", tmp_path)
-    assert translations.complaints() == ["ko lacks: Sign in", "messages.mo of ko is out of date"]
-    assert translations.update() == {"ko": ["Sign in"]}
-    assert translations.complaints() == ["ko lacks: Sign in"]
+    assert translations.complaints() == ["ko lacks: Sign out", "messages.mo of ko is out of date"]
+    assert translations.update() == {"ko": ["Sign out"]}
+    assert translations.complaints() == ["ko lacks: Sign out"]
 
 
 def test_a_translation_keeps_every_place_that_its_message_has() -> None:
