@@ -14,6 +14,7 @@ from api.console.usage import ledger_address, month_argument
 from api.invoice_text import explanation, quantity_of
 from api.resource import requires
 from models.access.permissions import Permission
+from models.charges import Line
 from models.currencies import shown
 from models.errors import Invalid
 from models.operations import invoices as operations
@@ -128,15 +129,15 @@ def behind(line: Any, team_id: UUID) -> str | None:
     )
 
 
-def about(line: Any) -> str:
+def about(line: Line) -> str:
     """The quantity of a line that looks ahead: what comes in pieces is in whole ones."""
     in_pieces = line.metric is not None and line.metric != Metric.storage_bytes
     return quantity_of(line.quantity.quantize(Decimal(1)) if in_pieces else line.quantity)
 
 
-def state_name(state: str | None) -> str:
+def state_name(state: str) -> str:
     """Of an invoice or its payment."""
-    return {
+    names: dict[str, str] = {
         "draft": gettext("Draft"),
         "final": gettext("Final"),
         "void": gettext("Void"),
@@ -144,7 +145,8 @@ def state_name(state: str | None) -> str:
         "paid": gettext("Paid"),
         "failed": gettext("Payment failed"),
         "uncollectible": gettext("Given up"),
-    }.get(state or "", "–")
+    }
+    return names[state]
 
 
 for function in (explanation, quantity_of, last_day, behind, about, state_name):

@@ -94,11 +94,11 @@ def names(page: Page, rows: Iterable[LedgerView]) -> Mapping[UUID, str]:
     rows = list(rows)
     found: dict[UUID, str] = {}
     for group in NAMED:
-        of = {
+        ids: set[UUID | None] = {
             view.workspace_id if group is Group.workspace else getattr(view.row, group.column)
             for view in rows
         }
-        found |= usage_reports.names(page.session, group, of - {None})
+        found |= usage_reports.names(page.session, group, {each for each in ids if each})
     return found
 
 

@@ -136,7 +136,7 @@ class Usage(Page):
                     gauge=charts.gauge(projection.used, projection.linear, included or 0),
                     chart=_storage_chart(days, stored, projection, included, today)
                     if is_level
-                    else _chart(days, shares, projection, included, show, today),
+                    else _chart(days, shares, projection, included, adds_up=show == "sum", today=today),
                     series=[] if is_level else self._series(shares, metric, by, days),
                 )
             )
@@ -220,13 +220,14 @@ def _chart(
     shares: Sequence[Share],
     projection: Projection,
     included: int | None,
-    show: str,
+    *,
+    adds_up: bool,
     today: date,
 ) -> charts.Chart:
     parts: dict[date, dict[int, int]] = defaultdict(dict)
     for share in shares:
         parts[share.date][share.rank] = share.quantity
-    if show == "sum":
+    if adds_up:
         return charts.adding_up(days, parts, today=today, projected=projection.linear, limit=included)
     ahead = sum(day > today for day in days)
     pace = (projection.linear - projection.used) // ahead if ahead else 0

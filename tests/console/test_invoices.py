@@ -77,7 +77,8 @@ def test_the_owner_voids_by_typing_the_number_and_nobody_else_is_offered_it(
 
 
 def test_who_invoices_are_made_out_to(team: TeamSetting, screen_of: ScreenOf) -> None:
-    page = screen_of(team.admin).open(f"{team.path}/invoices")
+    screen = screen_of(team.admin)
+    page = screen.open(f"{team.path}/invoices")
     page.click("#details >> text=Change")
     page.fill("[name=name]", "주식회사 그린필드")
     page.fill("[name=address]", "왕십리로 83-21\n04769 서울")
@@ -85,6 +86,7 @@ def test_who_invoices_are_made_out_to(team: TeamSetting, screen_of: ScreenOf) ->
     page.evaluate("document.querySelector('[name=email]').type = 'text'")  # past the browser's own check
     page.click("text=Save")
     page.wait_for_selector("#e-email:not([hidden])")
+    assert "422" in screen.complaints.pop()
     page.fill("[name=email]", "billing@example.com")
     page.click("text=Save")
     page.wait_for_selector("#details >> text=주식회사 그린필드")
@@ -96,7 +98,7 @@ def test_who_invoices_are_made_out_to(team: TeamSetting, screen_of: ScreenOf) ->
 
 def test_a_plan_is_compared_before_it_is_changed(app: Flask, screen_of: ScreenOf) -> None:
     team = make_team(app)
-    make_role(team, "accountant", "teams:read", "billing:read")
+    make_role(team, "accountant", "teams:read", "billing:read", "realtime:read")
     team.owner.patch(f"{team.path}/members/{team.member.id}", json={"role": "accountant"})
     reader = screen_of(team.member).open(f"{team.path}/plan?to=enterprise")
     reader.wait_for_selector("text=Changing to Enterprise now")

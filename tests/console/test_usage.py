@@ -3,6 +3,8 @@
 from datetime import UTC, datetime
 from typing import Any
 
+from playwright.sync_api import expect
+
 from tests.console.conftest import ScreenOf
 from tests.factories import Person, TeamSetting, make_key
 
@@ -43,7 +45,7 @@ def test_a_bar_is_reached_by_keyboard_says_its_value_and_opens_to_its_rows(
     page.wait_for_selector("#ledger tbody tr")
     assert page.locator("#ledger tbody tr").count() == 2
     page.select_option("[name=user_id]", label="Member")
-    page.wait_for_function("document.querySelectorAll('#ledger tbody tr').length === 1")
+    expect(page.locator("#ledger tbody tr")).to_have_count(1)
     assert "4,321" in page.inner_text("#ledger tbody")
     assert f"user_id={team.member.id}" in page.url
 
@@ -86,9 +88,7 @@ def test_a_row_is_taken_back_and_another_browser_sees_it(team: TeamSetting, scre
     page.wait_for_selector("text=It takes another row back: 재시도가 두 번 보고됨")
     (taken,) = [each for each in ledger(team) if each["id"] == row["id"]]
     assert taken["reversed_by"] in page.url
-    theirs.wait_for_function(
-        "document.querySelector('.metric-llm_tokens_used .chart-value').textContent === '90'"
-    )
+    expect(theirs.locator(".metric-llm_tokens_used .chart-value")).to_have_text("90")
     theirs.goto(page.url)
     assert theirs.locator("text=재시도가 두 번 보고됨").is_visible()
 
@@ -96,15 +96,18 @@ def test_a_row_is_taken_back_and_another_browser_sees_it(team: TeamSetting, scre
 def test_a_viewer_is_not_offered_what_changes_usage(team: TeamSetting, screen_of: ScreenOf) -> None:
     report(team, team.owner, 900)
     made = team.owner.post(f"{team.path}/usage/backfills", json={"name": "March", "reason": "lost"}).json
-    page = screen_of(team.viewer).open(f"{team.path}/usage/ledger/{ledger(team)[0]['id']}")
+    screen = screen_of(team.viewer)
+    page = screen.open(f"{team.path}/usage/ledger/{ledger(team)[0]['id']}")
     page.wait_for_selector(".facts")
-    assert page.locator("[data-open=take-back], main [data-api]").count() == 0
+    assert page.locator("main :is([data-api], [data-open])").count() == 0
     for path in ("", f"/{made['id']}"):
-        page.goto(page.url.split("/usage")[0] + f"/usage/backfills{path}")
-        page.wait_for_selector("text=March")
-        assert page.locator("main [data-api], main [data-open]").count() == 0
-    page.goto(page.url.split("/usage")[0] + "/invoices")
+        screen.open(f"{team.path}/usage/backfills{path}")
+        page.wait_for_selector("main >> text=lost")
+        assert page.locator("main :is([data-api], [data-open])").count() == 0
+    assert page.locator(".rail >> text=Invoices").count() == 0
+    screen.open(f"{team.path}/invoices")
     page.wait_for_selector("text=billing:read")
+    assert "403" in screen.complaints.pop()
 
 
 def test_a_backfill_set_is_opened_staged_applied_and_taken_back(
