@@ -18,8 +18,13 @@ KEPT: dict[str, Any] = {
     "completed": lazy_gettext("completed"),
     "failed": lazy_gettext("failed"),
     "cancelled": lazy_gettext("cancelled"),
+    "tasks_created": lazy_gettext("tasks created"),
+    "tasks_completed": lazy_gettext("tasks completed"),
+    "llm_tokens_used": lazy_gettext("tokens"),
+    "api_calls": lazy_gettext("API calls"),
+    "storage_bytes": lazy_gettext("storage"),
 }
-"""Roles, plans, states. A role of the team's own stands as it was named."""
+"""Roles, plans, states, metrics. A role of the team's own stands as it was named."""
 
 
 def in_words(value: object) -> str:

@@ -20,6 +20,7 @@ import { Refused, TeamSocket } from "/static/realtime.js";
 const API = "/api/v1";
 const GATHER_MS = 250;
 const words = () => document.getElementById("words").dataset;
+const inWords = (state) => words()[state] ?? state;
 const csrf = () => document.querySelector('meta[name="csrf-token"]').content;
 const fill = (text, values) => text.replace(/\{(\w+)\}/g, (whole, name) => values[name] ?? whole);
 
@@ -310,14 +311,14 @@ function showPeople() {
   for (const dot of document.querySelectorAll("[data-presence]")) {
     const person = people.get(dot.dataset.presence);
     dot.hidden = !person;
-    if (person) Object.assign(dot.dataset, { state: person.state }) && (dot.title = person.state);
+    if (person) Object.assign(dot.dataset, { state: person.state }) && (dot.title = inWords(person.state));
   }
   let others = 0;
   for (const line of document.querySelectorAll("[data-person]")) {
     const person = people.get(line.dataset.person);
     line.hidden = !person;
     const state = line.querySelector("[data-person-state]");
-    if (person && state) state.textContent = person.state;
+    if (person && state) state.textContent = inWords(person.state);
     if (person && line.dataset.person !== me) others += 1;
   }
   for (const nobody of document.querySelectorAll("[data-nobody]")) nobody.hidden = others > 0;
