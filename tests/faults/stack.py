@@ -46,7 +46,7 @@ class Stack:
             children: list[psutil.Process] = supervisord.children()  # type: ignore[no-untyped-call]
             for process in children:
                 with suppress(psutil.Error):
-                    if process.environ().get("SUPERVISOR_PROCESS_NAME") == name:
+                    if process.environ().get("SUPERVISOR_PROCESS_NAME") == name:  # type: ignore[no-untyped-call]
                         return process
         return None
 

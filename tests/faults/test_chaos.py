@@ -100,7 +100,7 @@ def test_what_is_there_twice_is_found(team: Team, kept: Kept) -> None:
     twice = replace(kept, ledger=[*kept.ledger, kept.ledger[-1]])
     assert "a key is in the ledger twice" in "\n".join(proof.differences(team, twice))
     seq, event_id, *rest = kept.log[-1]
-    twice = replace(kept, log=[*kept.log, (seq + 1, event_id, *rest)], head=4)  # type: ignore[list-item]
+    twice = replace(kept, log=[*kept.log, (seq + 1, event_id, *rest)], head=4)
     found = "\n".join(proof.differences(team, twice))
     assert "an event is in the log twice" in found
     assert "is in the log 2 times" in found
