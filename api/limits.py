@@ -37,6 +37,9 @@ limiter = Limiter(
     application_limits=[api_limit],  # over all routes together; a default limit would be one of each route
     strategy="sliding-window-counter",
     in_memory_fallback_enabled=True,
+    # The first request that fails puts the process on its memory. Those that were under way with it are let through: they
+    # would be answered 500.
+    swallow_errors=True,
 )
 limit_sign_in = limiter.shared_limit(auth_limit, scope="sign-in", key_func=get_remote_address)
 """For whatever anybody may call, or checks a password, a code or a mailed token: they share one limit per address."""

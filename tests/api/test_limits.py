@@ -1,14 +1,19 @@
 """Rate limits: both sides, whose they are, and that they hold while Redis is away."""
 
 import itertools
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
+import redis
 from flask import Flask
+from limits.storage import RedisStorage
 from uuid_utils.compat import uuid7
 
 from api import create_app
+from api.limits import limiter
 from models.settings import Settings, settings
 from tests.factories import Answer, Person, make_person, make_team
 
@@ -98,6 +103,29 @@ def test_redis_away_refuses_nothing(app_with: AppWith) -> None:
     team = make_team(app)
     assert team.owner.get(team.path).status_code == 200
     assert team.owner.patch(team.path, json={"name": "A"}).status_code == 200
+
+
+def test_redis_going_away_fails_no_request_under_way(
+    app_with: AppWith, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two wait for Redis as it goes; the second learns of it when the first has changed to the memory already."""
+    team = make_team(app_with(), roles=())
+    monkeypatch.setattr(limiter, "_storage_dead", False)  # whatever the tests before have left behind
+    second_asked, first_answered = threading.Event(), threading.Event()
+
+    def go_away(*_: object) -> bool:
+        if threading.current_thread() is not threading.main_thread():
+            second_asked.set()
+            assert first_answered.wait(10)
+        raise redis.ConnectionError("away")
+
+    monkeypatch.setattr(RedisStorage, "acquire_sliding_window_entry", go_away)
+    with ThreadPoolExecutor(1) as pool:
+        second = pool.submit(lambda: team.owner.get(team.path).status_code)
+        assert second_asked.wait(10)
+        first = team.owner.get(team.path).status_code
+        first_answered.set()
+        assert (first, second.result()) == (200, 200)
 
 
 def test_behind_a_proxy_the_address_is_the_clients(app_with: AppWith) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 import psycopg
 
-from tests.faults.load import Team
+from tests.faults.load import UNANSWERED, Team
 
 Connection = psycopg.Connection[tuple[Any, ...]]
 
@@ -38,6 +38,7 @@ SELECT date, metric, sum(ledger), sum(daily), sum(broken_down) FROM (
   SELECT date, metric, 0, 0, quantity FROM usage_breakdowns WHERE team_id = %(team)s
 ) AS sources GROUP BY date, metric ORDER BY date, metric
 """
+EXPECTED = {200, 201, 202, 204, 404, 409, 422, 503, UNANSWERED}
 QUOTA = "SELECT used FROM usage_quotas WHERE team_id = %s AND metric = 'api_calls'"
 
 
@@ -93,6 +94,8 @@ def _calls(team: Team, kept: Kept) -> Iterator[str]:
         yield f"{team.answered} calls answered, {team.unsure} unsure, {kept.calls} counted"
     if kept.quota is not None and kept.quota != kept.calls:
         yield f"the quota says {kept.quota} calls, the ledger {kept.calls}"
+    unexpected = team.statuses.keys() - EXPECTED
+    yield from (f"{team.statuses[status]} calls were answered {status}" for status in unexpected)
     yield from team.stale
 
 

@@ -120,7 +120,9 @@ def test_what_was_answered_and_is_missing_is_found(team: Team, kept: Kept) -> No
     team.reported["y"] = ("storage_bytes", 1, True)
     team.stale.append("3 calls were answered, 2 shown")
     team.failed.add(TASK)
+    team.statuses[500] = 2
     found = "\n".join(proof.differences(team, kept))
+    assert "2 calls were answered 500" in found
     assert "y was accepted, and is not counted" in found
     assert "3 calls were answered, 2 shown" in found
     assert "was failed, and is completed" in found
