@@ -52,7 +52,8 @@ def receiver() -> Iterator[Receiver]:
 
 
 def make(setting: TeamSetting, receiver: Receiver, **values: Any) -> dict[str, Any]:
-    """A webhook for what happens from now on."""
+    """A webhook for what happens from now on; that its owner reads the log is noted before."""
+    log(setting, 1)
     drain()
     made = make_webhook(setting, url=receiver.url, **values)
     drain()
