@@ -1,7 +1,7 @@
 """The engine of this process and `transaction()`, the only place that commits."""
 
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from functools import cache
 from typing import Any
 
@@ -116,25 +116,31 @@ def _session(bind: Engine) -> Iterator[Session]:
         yield session
         session.commit()
     except IntegrityError as error:
-        session.rollback()
+        _roll_back(session)
         if domain_error := for_constraint(violated_constraint(error)):
             raise domain_error from error
         raise
     except PoolTimeout as error:
-        session.rollback()
+        _roll_back(session)
         raise Unavailable("All database connections are busy; try again shortly.") from error
     except DBAPIError as error:
-        session.rollback()
+        _roll_back(session)
         if error.connection_invalidated or isinstance(
             error.orig, (psycopg.OperationalError, psycopg.InterfaceError)
         ):
             raise Unavailable("The database can't be reached or is overloaded; try again shortly.") from error
         raise
     except BaseException:
-        session.rollback()
+        _roll_back(session)
         raise
     finally:
         session.close()
+
+
+def _roll_back(session: Session) -> None:
+    """The server rolls back by itself when the connection breaks; what led here is to be told then, not that."""
+    with suppress(DBAPIError):
+        session.rollback()
 
 
 def fetch_row(session: Session, statement: str, parameters: Mapping[str, Any]) -> tuple[Any, ...] | None:

@@ -223,6 +223,16 @@ def test_a_connection_that_dies_while_a_row_is_fetched_is_unavailable_and_replac
         assert fetch_row(session, "SELECT 1", {}) == (1,)
 
 
+def test_what_raised_is_told_though_the_connection_dies_before_it_is_rolled_back(person: Person) -> None:
+    def fail(session: Any) -> None:
+        kill(session)
+        raise Conflict("It is so already.")
+
+    with pytest.raises(Conflict):
+        rename(person, "B", then=fail)
+    assert name_of(person) == person.name  # over another connection
+
+
 def test_a_row_that_takes_too_long_is_unavailable() -> None:
     def fetch_slowly() -> None:
         with transaction() as session:
