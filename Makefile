@@ -1,7 +1,6 @@
 # `make` lists what there is to run; every target installs what it needs first.
 .DEFAULT_GOAL := help
-.PHONY: help setup run demo test check format bench screenshots migration lock
-.PHONY: help setup run demo test check format bench chaos migration lock
+.PHONY: help setup run demo test check format bench chaos screenshots migration lock
 
 PYTHON = $(shell for python in python3.11 python3 python3.12 python3.13 python3.14; do \
   $$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$python && break; done)
