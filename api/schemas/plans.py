@@ -44,6 +44,8 @@ class TermsSchema(Schema):
 class PlanSchema(Schema):
     name = fields.String()
     max_members = fields.Integer()
+    retention_days = fields.Integer(metadata={"description": "For how long the activity log is kept."})
+    longest_retention_days = fields.Integer(metadata={"description": "As long as a team may choose."})
     base = fields.Nested(MoneySchema, metadata={"description": "A month."})
     metrics = fields.Dict(
         keys=fields.String(),
@@ -125,6 +127,8 @@ def plan_view(plan: Plan, book: Book) -> dict[str, Any]:
     return {
         "name": plan.name,
         "max_members": plan.max_members,
+        "retention_days": plan.retention_days,
+        "longest_retention_days": plan.longest_retention_days,
         "base": {"amount": int(plan.base), "currency": book.currency},
         "metrics": {
             metric.value: {

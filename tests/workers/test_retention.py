@@ -411,8 +411,10 @@ def test_past_months_that_hold_nothing_are_dropped(bare: TeamSetting) -> None:
     execute("UPDATE outbox SET created_at = '2019-02-03' WHERE team_id = :id", id=bare.id)
     drain()
     before = partitions()
-    with transaction() as session:
-        dropped = retention.drop_empty_partitions(session)
+    dropped = 0
+    for _ in range(10):  # what a call can't have at once, as somebody reads, it leaves to the next
+        with transaction() as session:
+            dropped += retention.drop_empty_partitions(session)
     gone = before - partitions()
     assert dropped == len(gone)
     assert {"activity_logs_y2019m01", "activity_logs_y2019m03", named(month(2))} <= gone
