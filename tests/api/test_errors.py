@@ -68,7 +68,7 @@ def test_a_wrong_method_says_which_are_right(shared: TeamSetting) -> None:
 
 
 def test_an_unknown_address_of_the_root_is_a_problem_too(client: FlaskClient) -> None:
-    for path in ("/", "/api", "/api/v1", "/nothing", "/health"):
+    for path in ("/api", "/api/v1", "/nothing", "/health"):
         assert_problem(client.get(path), 404, "not_found")
 
 
