@@ -4,6 +4,7 @@ The wire format (docs/realtime.md): the JSON that servers send and clients may s
 An event's bytes are the same whether they come from the drain or are read back from the log.
 """
 
+import json
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from enum import IntEnum
@@ -246,4 +247,12 @@ def _from_server(type_: str, data: Any) -> bytes:
 
 
 def _json(members: Mapping[str, Any]) -> bytes:
-    return orjson.dumps(members, option=orjson.OPT_UTC_Z)
+    try:
+        return orjson.dumps(members, option=orjson.OPT_UTC_Z)
+    except TypeError:  # an integer past 64 bits: a sum of usage may be one
+        return json.dumps(members, separators=(",", ":"), default=_plain).encode()
+
+
+def _plain(value: object) -> Any:
+    """A time or an id as orjson writes it."""
+    return orjson.loads(orjson.dumps(value, option=orjson.OPT_UTC_Z))

@@ -50,7 +50,7 @@ def browser() -> Iterator[Browser]:
         chromium.close()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def address(app: Flask) -> Iterator[str]:
     """Of the console, with a drain that runs beside it."""
     served = make_server("127.0.0.1", 0, app, threaded=True, request_handler=SilentHandler)
