@@ -142,17 +142,17 @@ def test_it_names_the_months_that_are_invoiced(team: TeamSetting) -> None:
     assert team.viewer.get(path).json["closed_months"] == []
     for number in ("02", "03"):
         execute(
-            "INSERT INTO invoices (id, team_id, state, number, period_start, period_end, currency, total, counted_at, finalized_at)"
-            " VALUES (uuid7(), :id, 'final', :number, CAST(:start AS date), CAST(:start AS date) + interval '1 month', 'USD', 0,"
-            " now(), now())",
+            "INSERT INTO invoices (id, team_id, state, number, period_start, period_end, currency, total, counted_at, finalized_at,"
+            " seller, buyer) VALUES (uuid7(), :id, 'final', :number, CAST(:start AS date),"
+            " CAST(:start AS date) + interval '1 month', 'USD', 0, now(), now(), '{}', '{}')",
             id=team.id,
             number=f"{team.id}-{number}",
             start=f"2026-{number}-01",
         )
     execute(
         "INSERT INTO invoices (id, team_id, kind, credits, state, number, period_start, period_end, currency, total, counted_at,"
-        " finalized_at) SELECT uuid7(), team_id, 'credit_note', id, 'final', number || 'c', period_start, period_end, 'USD', 0,"
-        " now(), now() FROM invoices WHERE team_id = :id AND period_start = '2026-02-01'",
+        " finalized_at, seller, buyer) SELECT uuid7(), team_id, 'credit_note', id, 'final', number || 'c', period_start,"
+        " period_end, 'USD', 0, now(), now(), '{}', '{}' FROM invoices WHERE team_id = :id AND period_start = '2026-02-01'",
         id=team.id,
     )
     assert team.viewer.get(path).json["closed_months"] == ["2026-03-01"]
