@@ -131,7 +131,8 @@ def assert_change_reaches_the_log(stack: Stack, headers: dict[str, str]) -> None
         items = stack.api("GET", path, headers=headers).json()["items"]
         return [item["action"] for item in items]
 
-    assert eventually(actions) == ["team_created"]
+    eventually(lambda: "team_created" in actions())
+    assert set(actions()) <= {"team_created", "activity_read"}  # asking is noted
 
 
 def test_prints_where_it_serves_and_a_login_that_works(stack: Stack) -> None:
