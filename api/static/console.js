@@ -353,7 +353,9 @@ function localize(time) {
 /** A field of a moment, which its reader sees in their own zone; the server knows UTC alone. */
 function localizeField(field) {
   const at = new Date(field.dataset.utc);
-  if (!Number.isNaN(at.valueOf())) field.value = new Date(at - at.getTimezoneOffset() * 60_000).toISOString().slice(0, 16);
+  if (Number.isNaN(at.valueOf())) return;
+  // The default, too: a dialog's form is reset as it opens.
+  field.defaultValue = field.value = new Date(at - at.getTimezoneOffset() * 60_000).toISOString().slice(0, 16);
 }
 
 setInterval(() => document.querySelectorAll("time[datetime]").forEach(localize), 30_000);
