@@ -673,7 +673,7 @@ def test_usage_before_the_first_plan_is_not_charged(setting: TeamSetting) -> Non
 def test_an_invoice_of_two_currencies_is_not_made(setting: TeamSetting) -> None:
     body = fetch("SELECT body FROM price_books WHERE version = 1")[0].body
     execute(
-        "INSERT INTO price_books (version, body, sha256) VALUES (0, jsonb_set(jsonb_set(CAST(:body AS jsonb), '{currency}', '\"EUR\"'), '{version}', '0'), 'x')"
+        "INSERT INTO price_books (version, body, sha256) VALUES (0, jsonb_set(jsonb_set(CAST(:body AS jsonb), '{currency}', '\"EUR\"'), '{version}', '1'), 'x')"
         " ON CONFLICT DO NOTHING",
         body=json.dumps(body),
     )
