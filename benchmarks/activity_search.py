@@ -569,7 +569,7 @@ def _cells(taken: list[float]) -> list[str]:
 def report_drain(events: int) -> None:
     """Rows a second that the drain's statement appends, without each index in turn: in a transaction that is rolled back."""
     with database() as connection:
-        connection.execute(OUTBOX, {"percent": 5, "events": events})
+        connection.execute(OUTBOX, {"percent": 1, "events": events})
         connection.execute("VACUUM ANALYZE outbox")
         names = [
             name

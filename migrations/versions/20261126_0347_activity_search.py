@@ -86,6 +86,7 @@ INDEXES: dict[str, tuple[list[str], str | None]] = {
     "resource_id": (["team_id", "resource_id", "seq"], None),
     "resource_type": (["team_id", "resource_type", "seq"], None),
     "workspace": (["team_id", "workspace_id", "seq"], "workspace_id IS NOT NULL"),
+    "workspace_action": (["team_id", "workspace_id", "action", "seq"], "workspace_id IS NOT NULL"),
     "agent": (["team_id", "agent_id", "seq"], "agent_id IS NOT NULL"),
     "api_key": (["team_id", "api_key_id", "seq"], "api_key_id IS NOT NULL"),
     "ip_address": (["team_id", "ip_address", "seq"], "ip_address IS NOT NULL"),

@@ -10,7 +10,7 @@ from datetime import UTC, date, datetime
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Select, String, cast, func, select, union_all
+from sqlalchemy import ColumnElement, Select, String, cast, func, select, tuple_, union_all
 from sqlalchemy.orm import Session
 
 from models.access.entry import Access
@@ -138,13 +138,13 @@ def _counted(access: Access, months: Months, workspace_id: UUID | None) -> Selec
 
 
 def _rows(access: Access, wanted: ActivityFilter, among: ColumnElement[bool]) -> Select[*Row]:
-    grouped = (
-        ActivityLog.action,
-        cast(ActivityLog.user_id, String),
-        cast(ActivityLog.agent_id, String),
-        ActivityLog.workspace_id,
+    action, workspace = ActivityLog.action, ActivityLog.workspace_id
+    user, agent = cast(ActivityLog.user_id, String), cast(ActivityLog.agent_id, String)
+    return (
+        select(action, user, agent, workspace, func.count())
+        .where(*visible(access), *narrowed(wanted), among)
+        .group_by(func.grouping_sets(tuple_(action, workspace), tuple_(user), tuple_(agent)))
     )
-    return select(*grouped, func.count()).where(*visible(access), *narrowed(wanted), among).group_by(*grouped)
 
 
 def _most(counts: Counter[str]) -> list[Facet]:

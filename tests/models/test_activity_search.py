@@ -436,6 +436,7 @@ PLANS = {
     "ix_activity_logs_resource_id": ActivityFilter(resource_type="task", resource_id=uuid7()),
     "ix_activity_logs_resource_type": ActivityFilter(resource_type="rare"),
     "ix_activity_logs_workspace": ActivityFilter(workspace_id=uuid7()),
+    "ix_activity_logs_workspace_action": ActivityFilter(workspace_id=uuid7(), action=["task_failed"]),
     "ix_activity_logs_agent": ActivityFilter(agent_id=uuid7()),
     "ix_activity_logs_api_key": ActivityFilter(api_key_id=uuid7()),
     "ix_activity_logs_ip_address": ActivityFilter(ip_address="10.9.9.9"),
