@@ -20,7 +20,6 @@ ROWS_AT_ONCE = 50_000
 """What one transaction checks before it signs: the team's drain waits for half a second at the most."""
 LONGEST_RUN_S = 90.0
 """A run that finds ever more makes way for other work; the next tick goes on."""
-FOLDED_AT_ONCE = 2_000
 FOLDED_AT_ONCE = 500
 """Rows of a team in one transaction."""
 
