@@ -73,7 +73,7 @@ def visible(access: Access) -> list[ColumnElement[bool]]:
 
 
 def within_sight(
-    access: Access, workspace_id: InstrumentedAttribute[UUID | None]
+    access: Access, workspace_id: ColumnElement[UUID] | InstrumentedAttribute[UUID | None]
 ) -> list[ColumnElement[bool]]:
     """Of rows that are about a workspace, if any: that the caller may know of it."""
     if access.sees_all_workspaces:

@@ -36,7 +36,7 @@ from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from models.access.entry import Access
-from models.queries.activity_filters import ActivityFilter, like, narrowed, visible, worded
+from models.queries.activity_filters import ActivityFilter, like, narrowed, visible, within_sight, worded
 from models.tables import ActivityLog, ActivityPerson, Agent, Invitation, User
 
 PATIENCE_S = 0.25
@@ -156,7 +156,7 @@ def search(
     """Up to `limit` matching rows that the caller may see: the oldest of the extent if `forwards`, else the newest."""
     extent = _in_time(session, log, wanted, extent.within(log.whole))
     deadline = time.monotonic() + PATIENCE_S
-    conditions = [*visible(access), *narrowed(replace(wanted, action=()))]
+    conditions = [*_visible(access, wanted), *narrowed(replace(wanted, action=()))]
     if wanted.q:
         conditions.append(_says(session, log, wanted.q))
         windows = _text_windows(session, log, wanted.q, extent, forwards)
@@ -182,6 +182,13 @@ def search(
 
 
 Conditions = list[ColumnElement[bool]]
+
+
+def _visible(access: Access, wanted: ActivityFilter) -> Conditions:
+    """As `visible`; of one workspace it is asked once, and not of each of its rows."""
+    if wanted.workspace_id is None:
+        return visible(access)
+    return [ActivityLog.team_id == access.team_id, *within_sight(access, literal(wanted.workspace_id))]
 
 
 def _in_order(
