@@ -5,7 +5,7 @@ How long a search of the activity log takes when the log is long, and what its i
 which has a fifth of all rows, over 12 months, and asks it through the product's own query functions: pages, every filter, text
 by how common the word is, facets; of the big team, and of any team (each as likely as a row is its). Beside it the guide's
 design on the same rows: one table with its two indexes, OFFSET and ILIKE. Then the drain, with and without the indexes.
-Targets: p99 at most 50 ms for pages and filters, 75 ms for text. 10,000,000 rows take about 12 GB and half an hour.
+Targets: p99 at most 50 ms for pages and filters, 75 ms for text. 10,000,000 rows take about 20 GB and the better part of an hour.
 """
 
 import argparse
