@@ -221,8 +221,6 @@ def test_a_real_history_is_searched(app: Flask, history: Rows) -> None:
     largest, _ = Counter(change["team"] for change in history).most_common(1)[0]
     changes = [change for change in history if change["team"] == largest][:3_000]
     setting = make_team(app)
-    drain()
-    before = len(log(setting))
     with transaction() as session:
         access = setting.owner.enter(session, setting.id)
         for change in changes:
@@ -239,9 +237,9 @@ def test_a_real_history_is_searched(app: Flask, history: Rows) -> None:
             )
     drain()
     fold_log()
-    facets = page(setting, "/activity/facets")
-    assert facets["total"] == before + 3 * len(changes)
-    assert {"action": "task_started", "count": len(changes)} in facets["actions"]
+    counted = page(setting, "/activity/facets")["actions"]
+    for action in ("task_created", "task_started", "task_completed"):
+        assert {"action": action, "count": len(changes)} in counted
     words = Counter(word for change in changes for word in change["title"].lower().split() if len(word) > 2)
     ranked = [word for word, _ in words.most_common()]
     for word in (*ranked[:3], *ranked[50:53], *ranked[-3:], "no such word anywhere"):
