@@ -65,7 +65,8 @@ class Line:
 
 def lines_of(month_start: date, segments: Sequence[Segment], currency: str) -> list[Line]:
     """
-    The lines of the month that begins on `month_start` (UTC): of each segment its plan, and each metric that was used.
+    The lines of the month that begins on `month_start` (UTC): of each segment its plan, and each metric that was used. A plan
+    that costs nothing and was not used is left out beside another, such as the free one that each team begins on.
 
     A plan costs, and includes, the segment's share of the month by exact time. What was used beyond is priced in its own
     segment, with the tiers and packages of the book as they are: a share of them is nothing that a customer could check.
@@ -74,12 +75,14 @@ def lines_of(month_start: date, segments: Sequence[Segment], currency: str) -> l
     begins, ends = bounds(month_start)
     before = begins
     lines: list[Line] = []
+    alone = len(segments) == 1
     for segment in segments:
         if not before <= segment.starts_at <= segment.ends_at <= ends:
             raise ValueError("segments must follow each other within the month")
         before = segment.ends_at
         share = Fraction((segment.ends_at - segment.starts_at) // MICROSECOND, (ends - begins) // MICROSECOND)
-        lines += _lines(segment, share, currency)
+        if alone or segment.plan.base or any(segment.usage.values()):
+            lines += _lines(segment, share, currency)
     return lines
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 from fractions import Fraction
 
 from sqlalchemy.orm import Session
@@ -27,6 +27,10 @@ class Outcome:
         return sum(line.amount for line in self.lines)
 
 
+SHORTEST_PAST = timedelta(days=1)
+"""What was used within a minute says nothing of the month."""
+
+
 @dataclass(frozen=True, slots=True)
 class Preview:
     month: date
@@ -42,8 +46,9 @@ class Preview:
 
 def preview(session: Session, access: Access, plan: str) -> Preview:
     """
-    What the team pays for this month if it stays, and if it changes to the plan now. Every metric goes on at its average pace since
-    the month began (or the team's first plan in it); raises Invalid for a plan that the newest book does not have.
+    What the team pays for this month if it stays, and if it changes to the plan now. Every metric goes on at its average pace
+    since the month began (or the team's first plan in it), which counts as a day at least; raises Invalid for a plan that the
+    newest book does not have.
     """
     book = plans.current_book(session)
     if plan not in book.plans:
@@ -71,10 +76,8 @@ def preview(session: Session, access: Access, plan: str) -> Preview:
 
 def _rest(segments: Sequence[Segment], now: datetime) -> dict[str, Fraction]:
     """What will be used until the month's end, by metric."""
-    elapsed = (now - segments[0].starts_at) // MICROSECOND
+    elapsed = max(now - segments[0].starts_at, SHORTEST_PAST) // MICROSECOND
     ahead = (segments[-1].ends_at - now) // MICROSECOND
-    if not elapsed:
-        return {}
     return {
         metric.value: sum((Fraction(segment.usage.get(metric, 0)) for segment in segments), Fraction(0))
         * Fraction(ahead, elapsed)

@@ -1,7 +1,7 @@
 """Plans, and the seats that come with them."""
 
 import calendar
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from fractions import Fraction
 from typing import Any
@@ -107,7 +107,7 @@ def test_a_preview_goes_on_at_the_pace_of_the_month_so_far(team: TeamSetting) ->
     seconds = calendar.monthrange(now.year, now.month)[1] * 86_400
     elapsed = Fraction(round((at - begins).total_seconds() * 10**6), seconds * 10**6)
 
-    whole = used / elapsed
+    whole = used + used * (1 - elapsed) / max(elapsed, Fraction(86_400, seconds))
     over = max(whole - 50_000_000, Fraction(0))
     low = min(over, Fraction(450_000_000))
     tokens = low * Fraction("0.00004") + (over - low) * Fraction("0.00003")
@@ -124,7 +124,7 @@ def test_a_preview_goes_on_at_the_pace_of_the_month_so_far(team: TeamSetting) ->
     ]
     over = max(used - 50_000_000 * elapsed, Fraction(0))
     assert on_pro["amount"]["amount"] == half_up(over * Fraction("0.00004"))
-    over = max(whole * (1 - elapsed) - 2_000_000_000 * (1 - elapsed), Fraction(0))
+    over = max(whole - used - 2_000_000_000 * (1 - elapsed), Fraction(0))
     assert on_enterprise["amount"]["amount"] == half_up(over * Fraction("0.00002"))
 
     for outcome in ("staying", "changing"):
@@ -141,6 +141,18 @@ def test_a_preview_goes_on_at_the_pace_of_the_month_so_far(team: TeamSetting) ->
         f"{begins:%Y-%m-%d}",
     )
     assert shown["seats"] == {"used": 4, "limit": 100_000, "fits": True}
+
+
+def test_what_a_new_team_used_so_far_is_a_days_use_at_the_most(team: TeamSetting) -> None:
+    events = [{"external_id": uuid7().hex, "metric": "llm_tokens_used", "quantity": 1_000}]
+    assert team.owner.post(f"{team.path}/usage", json={"events": events}).status_code == 202
+    shown = preview(team, "enterprise")
+    lines = {line["metric"]: line for line in shown["staying"]["lines"]}
+    at = datetime.fromisoformat(shown["at"])
+    ends = at.replace(day=calendar.monthrange(at.year, at.month)[1], hour=23, minute=59, second=59)
+    days_left = (ends - at) / timedelta(days=1)
+    quantity = float(lines["llm_tokens_used"]["quantity"])
+    assert quantity == pytest.approx(1_000 * (1 + days_left), rel=1e-4)
 
 
 def test_a_preview_changes_nothing_and_says_who_does_not_fit(team: TeamSetting) -> None:

@@ -169,6 +169,20 @@ def test_a_part_of_a_month_is_charged_for_that_part_alone() -> None:
     assert lines_of(NOVEMBER, [Segment(plan("3000"), joined, joined, {})], "USD") == []
 
 
+def test_a_free_plan_that_was_not_used_is_no_line_beside_another() -> None:
+    begins, ends = bounds(NOVEMBER)
+    at = begins + timedelta(seconds=1)
+    paid = Segment(plan("3000"), at, ends, {})
+    free = plan("0", api_calls=per_unit("1", 10))
+    assert [line.amount for line in lines_of(NOVEMBER, [Segment(free, begins, at, {}), paid], "USD")] == [
+        3000
+    ]
+    used = lines_of(NOVEMBER, [Segment(free, begins, at, {"api_calls": 1}), paid], "USD")
+    assert [line.metric for line in used] == [None, "api_calls", None]
+    (alone,) = lines_of(NOVEMBER, [Segment(free, begins, ends, {})], "USD")
+    assert (alone.kind, alone.amount) == ("base", 0)
+
+
 def test_segments_out_of_place_are_refused() -> None:
     begins, ends = bounds(NOVEMBER)
     middle = datetime(2026, 11, 15, tzinfo=UTC)
