@@ -70,6 +70,15 @@ def unpaid() -> None:
         _listed(billing.unpaid(session))
 
 
+@group.command()
+@click.option("--team", type=click.UUID, help="Those of this team alone.")
+def archived(team: Any) -> None:
+    """Print the final invoices of purged teams, one JSON object a line, by number."""
+    with transaction() as session:
+        for document in billing.archived(session, team):
+            click.echo(document)
+
+
 @group.command("mark-paid")
 @click.argument("number")
 def mark_paid(number: str) -> None:

@@ -41,6 +41,14 @@ REVERSE_CHARGES = text("""
 INSERT INTO charges (team_id, month, kind, plan, metric, quantity, unrounded, amount, invoice_id)
 SELECT team_id, month, kind, plan, metric, -quantity, -unrounded, -amount, :note FROM charges WHERE invoice_id = :invoice
 """)
+ARCHIVE = text("""
+INSERT INTO archived_invoices (number, purged_team_id, team_name, finalized_at, document)
+SELECT i.number, i.team_id, t.name, i.finalized_at,
+       to_jsonb(i) || jsonb_build_object(
+         'lines', (SELECT jsonb_agg(to_jsonb(l) ORDER BY l.position) FROM invoice_lines l WHERE l.invoice_id = i.id),
+         'payment', (SELECT to_jsonb(p) FROM payments p WHERE p.invoice_id = i.id))
+FROM invoices i JOIN teams t ON t.id = i.team_id WHERE i.team_id = :team_id AND i.state = 'final'
+""")
 LOCK = text("SELECT pg_advisory_xact_lock(hashtextextended('billing:' || :team_id, 0))")
 """One close or void of a team at a time; those that try do not wait (closing.finalize)."""
 
@@ -229,3 +237,8 @@ def _open_again(session: Session, invoice: Invoice, *, grace: timedelta) -> None
         close.state, close.invoice_id, close.basis, close.counted_at = DRAFT, None, None, None
         close.due_at = func.now() + grace
     session.flush()
+
+
+def archive(session: Session, team_id: UUID) -> None:
+    """Keeps what was invoiced of a team that is about to be purged: its final invoices and credit notes, whole."""
+    session.execute(ARCHIVE, {"team_id": team_id})

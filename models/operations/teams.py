@@ -14,7 +14,7 @@ from models.access.permissions import ADMIN, Permission
 from models.errors import Conflict, Invalid, NotFound
 from models.events.catalogue import PlanChanged, TeamCreated, TeamDeleted, TeamRestored, TeamUpdated
 from models.events.record import record
-from models.operations import activity, plan_periods, retention
+from models.operations import activity, invoices, plan_periods, retention
 from models.operations.changes import apply_changes
 from models.operations.members import refuse_without_seats, seat
 from models.plans import DEFAULT_PLAN
@@ -90,8 +90,8 @@ def restore(session: Session, actor: Actor, team_id: UUID) -> Team:
 def purge_one(session: Session) -> UUID | None:
     """
     Erases one team whose time to be restored is over, with everything that was its own, the activity log included; its id, or
-    None if there is none left. One under a legal hold waits until that is released. Any number of workers may run it at once. Of a large team it erases a part at a time, and the
-    id is of one that is not all gone yet.
+    None if there is none left. Its final invoices are archived. One under a legal hold waits until that is released. Any number
+    of workers may run it at once. Of a large team it erases a part at a time, and the id is of one that is not all gone yet.
     """
     due = (
         select(Team.id)
@@ -116,6 +116,7 @@ def purge_one(session: Session) -> UUID | None:
         return team_id
     session.execute(delete_rows(OutboxEvent).where(OutboxEvent.team_id == team_id))
     session.execute(delete_rows(ActivityHead).where(ActivityHead.team_id == team_id))
+    invoices.archive(session, team_id)
     session.execute(delete_rows(Team).where(Team.id == team_id))  # the rest goes with it
     return team_id
 

@@ -4,10 +4,18 @@ from datetime import date
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import func, select
+from sqlalchemy import String, cast, func, select
 from sqlalchemy.orm import Session
 
-from models.tables import ChargeEstimate, Invoice, MonthClose, Payment, PaymentOrder, UsageDifference
+from models.tables import (
+    ArchivedInvoice,
+    ChargeEstimate,
+    Invoice,
+    MonthClose,
+    Payment,
+    PaymentOrder,
+    UsageDifference,
+)
 from models.tables.billing import FINAL, MISMATCH
 from models.tables.payments import PAID, VOIDED
 
@@ -79,6 +87,13 @@ def unpaid(session: Session) -> Rows:
         .where(Payment.state.not_in([PAID, VOIDED]) | PaymentOrder.id.is_not(None))
         .order_by(Invoice.number),
     )
+
+
+def archived(session: Session, team_id: UUID | None) -> list[str]:
+    """What is kept of the invoices of purged teams, each as the text of a JSON object (whose numbers are exact), by number."""
+    document = cast(ArchivedInvoice.document, String)
+    of_team = [] if team_id is None else [ArchivedInvoice.purged_team_id == team_id]
+    return list(session.scalars(select(document).where(*of_team).order_by(ArchivedInvoice.number)))
 
 
 def _rows(session: Session, statement: Any) -> Rows:

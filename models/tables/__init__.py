@@ -13,6 +13,7 @@ from models.tables.activity_exports import ActivityExport
 from models.tables.activity_reads import ActivityRead
 from models.tables.api_keys import Agent, ApiKey
 from models.tables.billing import (
+    ArchivedInvoice,
     BillingDetails,
     Charge,
     ChargeEstimate,
@@ -65,6 +66,7 @@ __all__ = [
     "ActivityRead",
     "Agent",
     "ApiKey",
+    "ArchivedInvoice",
     "BillingDetails",
     "Charge",
     "ChargeEstimate",

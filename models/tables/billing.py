@@ -117,6 +117,20 @@ class InvoiceLine(TeamOwned, Base):
     """How the amount came about: included, tiers, share of the month."""
 
 
+class ArchivedInvoice(Base):
+    """A final invoice of a team that was purged, whole: the law asks for it longer than anybody may keep the rest."""
+
+    __tablename__ = "archived_invoices"
+
+    number: Mapped[str] = mapped_column(String(50), primary_key=True)
+    purged_team_id: Mapped[UUID]
+    team_name: Mapped[str] = mapped_column(String(255))
+    finalized_at: Mapped[datetime]
+    document: Mapped[Json]
+    """Its row as an object, with its `lines`, and the `payment` (None if nothing was noted of one)."""
+    archived_at: Mapped[Created]
+
+
 class InvoiceNumber(Base):
     """The last number given in a year; its row is the lock under which the next one is taken."""
 

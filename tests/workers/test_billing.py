@@ -4,16 +4,18 @@ import json
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
 from typing import Any
 
 import pytest
 import time_machine
 from click.testing import Result
 from flask import Flask
+from sqlalchemy.exc import ProgrammingError
 from uuid_utils.compat import uuid7
 
 from models.database import transaction
-from models.operations import closing, estimates, job_runs, recounts
+from models.operations import closing, estimates, job_runs, recounts, teams
 from models.operations.closing import TeamMonth
 from models.settings import settings
 from tests import billing
@@ -297,6 +299,37 @@ def test_an_operator_marks_and_voids_by_number(app: Flask, team: TeamSetting) ->
     assert (voided.output.strip(), note.kind, note.reason) == (note.number, "credit_note", "wrong buyer")
     assert run(app, "mark-paid", note.number).exit_code == 1
     assert run(app, "void", "1999-000001", "--reason", "x").exit_code == 1
+
+
+def test_what_was_invoiced_outlives_the_team(app: Flask, team: TeamSetting) -> None:
+    billing.on_plans(team, ("pro", "2025-01-01", "2025-03-01"))
+    billing.used(team, "llm_tokens_used", 60_000_001, "2025-01-05")
+    jobs.close()
+    january, february = billing.invoices(team)
+    wanted = [
+        [(line.position, line.description, line.unrounded, line.amount) for line in billing.lines(invoice.id)]
+        for invoice in (january, february)
+    ]
+    assert run(app, "mark-paid", january.number).exit_code == 0
+    assert run(app, "archived", "--team", str(team.id)).output == ""
+    execute("UPDATE teams SET deleted_at = now() - interval '31 days' WHERE id = :id", id=team.id)
+    with transaction() as session:
+        assert teams.purge_one(session) == team.id
+    assert fetch("SELECT FROM invoices WHERE team_id = :id", id=team.id) == []
+
+    kept = [
+        json.loads(line, parse_float=Decimal)
+        for line in run(app, "archived", "--team", str(team.id)).output.splitlines()
+    ]
+    assert [each["number"] for each in kept] == [january.number, february.number]
+    assert [each["total"] for each in kept] == [january.total, february.total]
+    assert [each["payment"]["state"] for each in kept] == ["paid", "open"]
+    assert [
+        [(line["position"], line["description"], line["unrounded"], line["amount"]) for line in each["lines"]]
+        for each in kept
+    ] == wanted
+    with pytest.raises(ProgrammingError, match="never changes"):
+        execute("UPDATE archived_invoices SET team_name = 'x' WHERE purged_team_id = :id", id=team.id)
 
 
 def test_an_operator_sees_estimates(app: Flask, team: TeamSetting) -> None:
