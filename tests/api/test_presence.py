@@ -1,7 +1,6 @@
 """GET /presence, and the tickets that open sockets."""
 
 import hashlib
-import threading
 import time
 from collections.abc import Iterator
 from datetime import datetime
@@ -10,14 +9,12 @@ from typing import Any
 import pytest
 from flask import Flask
 from uuid_utils.compat import uuid7
-from werkzeug.serving import make_server
 
 from api import presence
 from models.access.actor import Origin
 from models.access.entry import Access, enter_with_ticket
 from models.database import transaction
 from models.errors import DomainError, PermissionDenied, Unauthenticated
-from realtime import hub
 from realtime.publisher import connect
 from tests.factories import (
     Answer,
@@ -32,7 +29,7 @@ from tests.factories import (
     make_team,
 )
 from tests.models.concurrency import raised, together
-from tests.realtime.conftest import Client, SilentHandler
+from tests.realtime.conftest import Client, serving
 from workers.maintenance import expire_tickets
 
 AWAY = "redis://127.0.0.1:1/0"
@@ -41,15 +38,8 @@ AWAY = "redis://127.0.0.1:1/0"
 @pytest.fixture(scope="module")
 def server(app: Flask) -> Iterator[str]:
     """The address of the whole application, sockets and REST, in threads of this process."""
-    served = make_server("127.0.0.1", 0, app, threaded=True, request_handler=SilentHandler)
-    served.daemon_threads = True  # type: ignore[attr-defined]  # a ThreadingMixIn's
-    thread = threading.Thread(target=served.serve_forever, daemon=True)
-    thread.start()
-    yield f"127.0.0.1:{served.port}"
-    hub.close_all()
-    served.shutdown()
-    thread.join()
-    served.server_close()
+    with serving(app) as address:
+        yield address
 
 
 @pytest.fixture

@@ -23,3 +23,17 @@ def together(*calls: Callable[[], Any], seconds: float = 60) -> list[Any]:
 
 def raised(outcomes: Sequence[Any]) -> list[type[BaseException]]:
     return [type(outcome) for outcome in outcomes if isinstance(outcome, BaseException)]
+
+
+class FellOver(BaseException):
+    """The worker's process ends here."""
+
+
+def dying(work: Callable[..., Any]) -> Callable[..., Any]:
+    """Does the work, and dies before its commit."""
+
+    def die(*arguments: Any, **named: Any) -> Any:
+        work(*arguments, **named)
+        raise FellOver
+
+    return die

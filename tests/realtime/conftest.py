@@ -7,9 +7,10 @@ import struct
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
@@ -20,6 +21,7 @@ from sqlalchemy import text
 from uuid_utils.compat import uuid7
 from werkzeug.serving import WSGIRequestHandler, make_server
 
+from api.embedded import ValkeyServer
 from models.access.credentials import KEY_PREFIX, hash_secret, new_token
 from models.access.entry import enter, enter_team
 from models.access.permissions import Permission
@@ -45,15 +47,10 @@ class SilentHandler(WSGIRequestHandler):
         """Its line would hold `?token=`."""
 
 
-@pytest.fixture(scope="session")
-def small_app() -> Flask:
-    return make_app()
-
-
-@pytest.fixture(scope="session")
-def server(small_app: Flask) -> Iterator[str]:
-    """The address of a threaded server in this process."""
-    served = make_server("127.0.0.1", 0, small_app, threaded=True, request_handler=SilentHandler)
+@contextmanager
+def serving(app: Flask) -> Iterator[str]:
+    """Serves the application, its sockets too, in threads of this process; the address."""
+    served = make_server("127.0.0.1", 0, app, threaded=True, request_handler=SilentHandler)
     served.daemon_threads = True  # type: ignore[attr-defined]  # a ThreadingMixIn's
     thread = threading.Thread(target=served.serve_forever, daemon=True)
     thread.start()
@@ -62,6 +59,33 @@ def server(small_app: Flask) -> Iterator[str]:
     served.shutdown()
     thread.join()
     served.server_close()
+
+
+@pytest.fixture(scope="session")
+def small_app() -> Flask:
+    return make_app()
+
+
+@pytest.fixture(scope="session")
+def server(small_app: Flask) -> Iterator[str]:
+    """The address of a threaded server in this process."""
+    with serving(small_app) as address:
+        yield address
+
+
+@pytest.fixture
+def own_valkey(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ValkeyServer]:
+    """A Valkey that a test may kill, with a hub that follows it."""
+    valkey = ValkeyServer(tmp_path / "valkey", durable=False).start()
+    monkeypatch.setenv("REDIS_URL", valkey.url)
+    settings.cache_clear()
+    hub.local_hub.cache_clear()
+    yield valkey
+    hub.close_all()
+    hub.local_hub.cache_clear()
+    monkeypatch.undo()
+    settings.cache_clear()
+    valkey.stop()
 
 
 @dataclass

@@ -2,8 +2,6 @@
 
 import threading
 import time
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from flask import Flask
@@ -123,21 +121,6 @@ def test_a_malformed_publication_is_dropped_and_the_next_one_shown(connect_to: C
 
 
 # ------------------------------------------------------------------------------------------------ Redis away
-
-
-@pytest.fixture
-def own_valkey(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ValkeyServer]:
-    """A Valkey that a test may kill, with a hub that follows it."""
-    valkey = ValkeyServer(tmp_path / "valkey", durable=False).start()
-    monkeypatch.setenv("REDIS_URL", valkey.url)
-    settings.cache_clear()
-    hub.local_hub.cache_clear()
-    yield valkey
-    hub.close_all()
-    hub.local_hub.cache_clear()
-    monkeypatch.undo()
-    settings.cache_clear()
-    valkey.stop()
 
 
 def test_redis_killed_and_started_again_delays_and_loses_nothing(

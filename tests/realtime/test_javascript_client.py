@@ -14,11 +14,10 @@ from typing import Any
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
-from werkzeug.serving import make_server
 
 from models.access.credentials import hash_secret
 from realtime import hub
-from tests.realtime.conftest import Connect, SilentHandler, Team, drain, execute
+from tests.realtime.conftest import Connect, Team, drain, execute, serving
 from tests.realtime.test_client import Proxy, sign_in
 
 MODULE = Path(__file__).parents[2] / "api" / "static" / "realtime.js"
@@ -70,15 +69,8 @@ def node() -> list[str]:
 @pytest.fixture(scope="module")
 def api_server(app: Flask) -> Iterator[str]:
     """The address of the whole application: tickets are asked of its API."""
-    served = make_server("127.0.0.1", 0, app, threaded=True, request_handler=SilentHandler)
-    served.daemon_threads = True  # type: ignore[attr-defined]  # a ThreadingMixIn's
-    thread = threading.Thread(target=served.serve_forever, daemon=True)
-    thread.start()
-    yield f"127.0.0.1:{served.port}"
-    hub.close_all()
-    served.shutdown()
-    thread.join()
-    served.server_close()
+    with serving(app) as address:
+        yield address
 
 
 @pytest.fixture

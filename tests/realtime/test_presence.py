@@ -13,7 +13,7 @@ from redis import Redis
 
 from api.embedded import ValkeyServer
 from models.settings import settings
-from realtime import hub, presence
+from realtime import presence
 from realtime.messages import Present
 from realtime.presence import Entry, merge, present
 from realtime.publisher import connect
@@ -408,21 +408,6 @@ def test_nothing_of_a_team_without_sockets_remains(connect_to: Connect, team: Te
     eventually(lambda: len(rest(team)) == 1, 5)
     client.vanish()
     eventually(lambda: not redis.exists(f"presence:team:{team.id}"), 5)
-
-
-@pytest.fixture
-def own_valkey(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ValkeyServer]:
-    """A Valkey that a test may kill, with a hub that follows it."""
-    valkey = ValkeyServer(tmp_path / "valkey", durable=False).start()
-    monkeypatch.setenv("REDIS_URL", valkey.url)
-    settings.cache_clear()
-    hub.local_hub.cache_clear()
-    yield valkey
-    hub.close_all()
-    hub.local_hub.cache_clear()
-    monkeypatch.undo()
-    settings.cache_clear()
-    valkey.stop()
 
 
 def test_presence_comes_back_after_redis_lost_everything(

@@ -10,7 +10,7 @@ from uuid_utils.compat import uuid7
 from models.operations import account_events, mailed_tokens, mails
 from tests.accounts import execute, fetch
 from tests.factories import Person, make_person
-from tests.workers.test_jobs import FellOver, dying
+from tests.models.concurrency import FellOver, dying
 from workers import maintenance
 
 

@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from typing import Any
@@ -20,7 +20,7 @@ from models.operations.closing import TeamMonth
 from models.settings import settings
 from tests import billing
 from tests.factories import TeamSetting, execute, fetch, fold
-from tests.models.concurrency import raised, together
+from tests.models.concurrency import FellOver, dying, raised, together
 from workers import billing as jobs
 
 JANUARY = date(2025, 1, 1)
@@ -31,20 +31,6 @@ def _nothing_else_is_open() -> None:
     """Of other tests: what they left open would be closed here too."""
     execute("UPDATE month_closes SET due_at = now() + interval '1 year' WHERE state <> 'final'")
     execute("DELETE FROM usage_differences")
-
-
-class FellOver(BaseException):
-    """The worker's process ends here."""
-
-
-def dying(work: Callable[..., Any]) -> Callable[..., Any]:
-    """Does the work, and dies before its commit."""
-
-    def die(*arguments: Any, **named: Any) -> Any:
-        work(*arguments, **named)
-        raise FellOver
-
-    return die
 
 
 def finals(team: TeamSetting) -> list[tuple[date, int]]:

@@ -1,6 +1,6 @@
 """The other tasks: each twice, and once after it died before its commit."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -13,6 +13,7 @@ from models.operations.usage import UsageEvent
 from models.queries import usage as queries
 from models.tables.usage import Metric
 from tests.factories import TeamSetting
+from tests.models.concurrency import FellOver, dying
 from workers import activity as activity_jobs
 from workers import maintenance
 from workers import usage as usage_jobs
@@ -26,20 +27,6 @@ def rows(statement: str, **parameters: object) -> Sequence[Any]:
 def run(statement: str, **parameters: object) -> None:
     with transaction() as session:
         session.execute(text(statement), parameters)
-
-
-class FellOver(BaseException):
-    """The worker's process ends here."""
-
-
-def dying(work: Callable[..., Any]) -> Callable[..., Any]:
-    """Does the work, and dies before its commit."""
-
-    def die(*arguments: Any, **named: Any) -> Any:
-        work(*arguments, **named)
-        raise FellOver
-
-    return die
 
 
 def report(team: TeamSetting, count: int) -> None:
