@@ -23,6 +23,7 @@ from sqlalchemy import text
 
 from benchmarks.measuring import print_table, servers
 from benchmarks.pipeline import make_team
+from models.access.credentials import Credential
 from models.database import engine, transaction
 from models.operations import activity
 from models.queries import chain
@@ -77,14 +78,14 @@ def main() -> None:
     parser.add_argument("--events", type=int, default=10_000, help="in the backlog that is drained")
     arguments = parser.parse_args()
     with servers(durable=True):
-        team_id = fill(arguments.rows)
+        _, team_id = fill(arguments.rows)
         measure_verification(team_id, arguments.rows)
         measure_drain(arguments.events)
 
 
-def fill(rows: int) -> UUID:
-    """A team with so many rows in its log."""
-    _, team_id, _ = make_team()
+def fill(rows: int) -> tuple[Credential, UUID]:
+    """A team with so many rows in its log, and its owner's credential."""
+    credential, team_id, _ = make_team()
     parameters = {"rows": rows, "team": team_id}
     with transaction() as session:
         session.execute(text("SET LOCAL statement_timeout = 0"))
@@ -100,7 +101,7 @@ def fill(rows: int) -> UUID:
     with engine().connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
         connection.execute(text("SET statement_timeout = 0"))
         connection.execute(text("VACUUM ANALYZE activity_logs"))
-    return team_id
+    return credential, team_id
 
 
 # Verifying
