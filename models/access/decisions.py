@@ -20,6 +20,8 @@ class Reason(StrEnum):
     granted = "granted"
     not_a_member = "not_a_member"
     suspended = "suspended"
+    account_suspended = "account_suspended"
+    team_suspended = "team_suspended"
     two_factor_missing = "two_factor_missing"
     workspace_not_found = "workspace_not_found"
     owner_only = "owner_only"
@@ -27,6 +29,15 @@ class Reason(StrEnum):
     """By the role that decides: in the workspace if they have one there, else in the team."""
     agent_role = "agent_role"
     key_scope = "key_scope"
+
+
+BARRED_BY = {
+    "membership": Reason.suspended,
+    "account": Reason.account_suspended,
+    "team": Reason.team_suspended,
+    "two_factor": Reason.two_factor_missing,
+}
+"""What models.access.entry.BARRED says, as a reason."""
 
 
 class Sight(StrEnum):
@@ -79,7 +90,7 @@ class Standing:
         if self.role is None:
             return Reason.not_a_member
         if self.barred is not None:
-            return Reason.two_factor_missing if self.barred == "two_factor" else Reason.suspended
+            return BARRED_BY[self.barred]
         return None
 
     @property
@@ -124,7 +135,7 @@ class Step:
     """One thing that an answer hangs on."""
 
     step: str
-    """membership, two_factor, workspace, role, workspace_role, owner, agent or api_key."""
+    """membership, account, team, two_factor, workspace, role, workspace_role, owner, agent or api_key."""
     name: str | None
     grants: bool
     counts: bool = True
@@ -183,6 +194,13 @@ def _taken_by(standing: Standing, permission: Permission) -> Reason:
     return Reason.key_scope
 
 
+BEFORE_THE_ROLE = {
+    Reason.account_suspended: "account",
+    Reason.team_suspended: "team",
+    Reason.two_factor_missing: "two_factor",
+}
+
+
 def path(standing: Standing, permission: Permission) -> list[Step]:
     """Every step of the decision in its order. It is allowed if all that count grant it, and only then."""
     out = standing.out
@@ -192,8 +210,9 @@ def path(standing: Standing, permission: Permission) -> list[Step]:
         steps = [Step("membership", "suspended", False)]
     else:
         steps = [Step("membership", "active", True)]
-    if out is Reason.two_factor_missing:
-        steps.append(Step("two_factor", None, False))
+    for reason, step in BEFORE_THE_ROLE.items():
+        if out is reason:
+            steps.append(Step(step, None, False))
     if standing.sight is not None:
         counts = permission in WORKSPACE_SCOPED
         steps.append(Step("workspace", str(standing.workspace_id), standing.sees_workspace, counts=counts))
@@ -225,6 +244,8 @@ def _detail(standing: Standing, permission: Permission, step: Step) -> str:
         "membership": "The membership is suspended; reactivate it."
         if step.name
         else f"This is no member of the team; make them one, in a role that grants {permission}.",
+        "account": "The account is suspended; whoever runs this installation can lift that.",
+        "team": "The team is suspended; whoever runs this installation can lift that.",
         "two_factor": "The team asks its members for a second factor; they set one up under /me/two-factor.",
         "workspace": "There is no such workspace here."
         if standing.sight is Sight.absent

@@ -97,6 +97,8 @@ SIGN_IN = (
 )
 BARRED = """
   CASE WHEN m.suspended_at IS NOT NULL THEN 'membership'
+       WHEN EXISTS (SELECT FROM users u WHERE u.id = m.user_id AND u.suspended_at IS NOT NULL) THEN 'account'
+       WHEN t.suspended_at IS NOT NULL THEN 'team'
        WHEN t.two_factor_required AND NOT EXISTS (
          SELECT FROM second_factors f WHERE f.user_id = m.user_id AND f.confirmed_at IS NOT NULL) THEN 'two_factor'
   END"""
@@ -413,6 +415,8 @@ def _access(
 
 REASON_BARRED = {
     "membership": "Your membership in this team is suspended; an admin of the team can lift that.",
+    "account": "This account is suspended; whoever runs this installation can lift that.",
+    "team": "This team is suspended; whoever runs this installation can lift that.",
     "two_factor": "This team asks its members for a second factor; set one up under /me/two-factor.",
 }
 

@@ -89,6 +89,16 @@ class TeamDeleted(TeamEvent): ...
 class TeamRestored(TeamEvent): ...
 
 
+@event("team_suspended", "team", "{actor} suspended the team {resource}: {reason}")
+class TeamSuspended(TeamEvent):
+    reason: str
+
+
+@event("team_reinstated", "team", "{actor} lifted the suspension of the team {resource}: {reason}")
+class TeamReinstated(TeamEvent):
+    reason: str
+
+
 @event("ownership_transferred", "team", "{actor} handed the team {resource} over to another owner")
 class OwnershipTransferred(TeamEvent):
     from_user_id: UUID

@@ -52,6 +52,10 @@ class AccountAction(StrEnum):
     """A recovery code stood in for the second factor; `left`: how many are."""
     profile_updated = "profile_updated"
     """The name changed; `changes`: before and after of each field."""
+    suspended = "suspended"
+    """An operator suspended the account; `reason`, and `sessions_ended`: how many with it."""
+    reinstated = "reinstated"
+    """An operator lifted the suspension; `reason`."""
 
 
 def record(session: Session, user_id: UUID, action: AccountAction, origin: Origin, **details: Any) -> None:

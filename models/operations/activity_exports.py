@@ -27,7 +27,7 @@ from models.events.catalogue import ActivityExportDeleted, ActivityExported, Act
 from models.events.record import record
 from models.queries.activity_exports import ExportRequest, request_of
 from models.settings import settings
-from models.tables import ActivityExport, ActivityLog, ApiKey, Team, TeamMember
+from models.tables import ActivityExport, ActivityLog, ApiKey, Team, TeamMember, User
 from models.tables.activity_exports import COMPLETED, EXPIRED, FAILED, PENDING, RUNNING
 
 KEPT_FOR = timedelta(hours=24)
@@ -144,7 +144,11 @@ def fetchable(session: Session, export_id: UUID, token: str) -> ActivityExport:
     key = exists().where(ApiKey.id == ActivityExport.api_key_id)
     export = session.scalar(
         select(ActivityExport)
-        .join(Team, and_(Team.id == ActivityExport.team_id, Team.deleted_at.is_(None)))
+        .join(
+            Team,
+            and_(Team.id == ActivityExport.team_id, Team.deleted_at.is_(None), Team.suspended_at.is_(None)),
+        )
+        .join(User, and_(User.id == ActivityExport.user_id, User.suspended_at.is_(None)))
         .where(
             ActivityExport.id == export_id,
             ActivityExport.token_hash == hash_secret(token),

@@ -24,7 +24,7 @@ from models.operations import webhook_messages, webhooks
 from models.posting import TOTAL_S, Answer
 from models.queries import webhooks as queries
 from models.queries.activity import ActivityView
-from models.tables import ActivityHead, Webhook, WebhookDelivery
+from models.tables import ActivityHead, Team, Webhook, WebhookDelivery
 from models.tables.webhooks import DEAD, DELIVERED, PENDING
 
 LEASED_FOR = timedelta(seconds=2 * TOTAL_S)
@@ -56,7 +56,7 @@ WITH ready AS (
            SELECT count(*) FROM webhooks o WHERE o.team_id = w.team_id AND o.lease_expires_at > now()) AS place
   FROM webhooks w
   JOIN activity_heads h ON h.team_id = w.team_id
-  JOIN teams t ON t.id = w.team_id AND t.deleted_at IS NULL
+  JOIN teams t ON t.id = w.team_id AND t.deleted_at IS NULL AND t.suspended_at IS NULL
   WHERE w.enabled AND (w.lease_expires_at IS NULL OR w.lease_expires_at <= now())
     AND (w.redelivering OR (w.due_at <= now() AND (w.replay_seq IS NOT NULL OR w.delivered_seq < h.seq)))
 ), fair AS (
@@ -143,6 +143,9 @@ def load(session: Session, lease: Lease) -> Batch | None:
     if webhook is None:
         return None
     access = enter_for_webhook(session, webhook.team_id, webhook.user_id)
+    if access is None and _is_suspended(session, webhook):
+        _end(webhook)
+        return None
     if access is None:
         webhooks.disable(session, webhook, webhooks.NO_ACCESS)
         _end(webhook)
@@ -160,6 +163,11 @@ def load(session: Session, lease: Lease) -> Batch | None:
         events=events,
         through=through,
     )
+
+
+def _is_suspended(session: Session, webhook: Webhook) -> bool:
+    """Whether the team is: nobody enters it for now, and what is to be sent waits."""
+    return session.scalar(select(Team.suspended_at).where(Team.id == webhook.team_id)) is not None
 
 
 def settle(

@@ -8,6 +8,7 @@ from sqlalchemy.orm import Session
 
 from models.access.actor import Actor, Origin
 from models.access.credentials import hash_secret, new_token
+from models.errors import Unauthenticated
 from models.operations import account_events
 from models.operations.account_events import AccountAction
 from models.tables import User, UserSession
@@ -17,8 +18,11 @@ def open_session(session: Session, user: User, *, origin: Origin, days: int) -> 
     """
     A new session of the user and its token, which is not kept and can't be shown again. Nothing else makes a session.
 
-    The caller has locked or just made the user, so that no change of the password passes a sign-in by the old one.
+    The caller has locked or just made the user, so that no change of the password passes a sign-in by the old one. Raises
+    Unauthenticated for an account that is suspended.
     """
+    if user.suspended_at is not None:
+        raise Unauthenticated("This account is suspended; whoever runs this installation can lift that.")
     token = new_token()
     opened = UserSession(
         user_id=user.id,

@@ -71,14 +71,14 @@ _SUMS = ", ".join(
     f"coalesce(sum(quantity) FILTER (WHERE metric = '{metric}'), 0) AS {metric}" for metric in Metric
 )
 _COLUMNS = ", ".join(Metric)
-_WHOSE = "team_id, date, metric, user_id, agent_id, api_key_id, workspace_id, model, part"
+BREAKDOWN_KEY = "team_id, date, metric, user_id, agent_id, api_key_id, workspace_id, model, part"
 # Disjoint sets for any number of folders (SKIP LOCKED), deleted and added together or not at all; sorted, so that two
 # folders take the days' locks in one order.
 FOLD = text(f"""
 WITH taken AS (
   DELETE FROM usage_pending WHERE ledger_id IN (
     SELECT ledger_id FROM usage_pending ORDER BY ledger_id LIMIT :limit FOR UPDATE SKIP LOCKED
-  ) RETURNING {_WHOSE}, quantity
+  ) RETURNING {BREAKDOWN_KEY}, quantity
 ), days AS (
   SELECT team_id, date, count(*) AS rows, {_SUMS} FROM taken GROUP BY team_id, date
 ), folded AS (
@@ -86,8 +86,8 @@ WITH taken AS (
   SELECT team_id, date, {_COLUMNS} FROM days ORDER BY team_id, date
   ON CONFLICT (team_id, date) DO UPDATE SET {", ".join(f"{metric} = s.{metric} + excluded.{metric}" for metric in Metric)}
 ), broken_down AS (
-  INSERT INTO usage_breakdowns AS b ({_WHOSE}, quantity)
-  SELECT {_WHOSE}, sum(quantity) FROM taken GROUP BY {_WHOSE} ORDER BY {_WHOSE}
+  INSERT INTO usage_breakdowns AS b ({BREAKDOWN_KEY}, quantity)
+  SELECT {BREAKDOWN_KEY}, sum(quantity) FROM taken GROUP BY {BREAKDOWN_KEY} ORDER BY {BREAKDOWN_KEY}
   ON CONFLICT ON CONSTRAINT uq_usage_breakdowns_whose DO UPDATE SET quantity = b.quantity + excluded.quantity
 )
 SELECT coalesce(sum(rows), 0),

@@ -172,7 +172,7 @@ def replay(
     record(session, access, WebhookReplayed(**_said_of(row), from_seq=from_seq, until_seq=until))
 
 
-def redeliver(session: Session, access: Access, row: Webhook, delivery: WebhookDelivery) -> None:
+def redeliver(session: Session, access: Access | System, row: Webhook, delivery: WebhookDelivery) -> None:
     """
     Sends one event again, soon and out of turn; or, if it waits for its next try, has it tried now. One attempt decides it.
     The caller has locked both rows. Raises Conflict for a webhook that is disabled.

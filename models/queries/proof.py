@@ -120,10 +120,25 @@ def verify(
     """
     if since_seq is not None and until_seq is not None and since_seq > until_seq:
         raise Invalid({"until_seq": ["It must not be less than since_seq."]})
-    head = chain.head(session, access.team_id)
+    return verify_team(
+        session, access.team_id, keys, since_seq=since_seq, until_seq=until_seq, vouching=vouching
+    )
+
+
+def verify_team(
+    session: Session,
+    team_id: UUID,
+    keys: Keyring,
+    *,
+    since_seq: int | None = None,
+    until_seq: int | None = None,
+    vouching: Vouching | None = None,
+) -> Verification:
+    """`verify`, of any team, for operators."""
+    head = chain.head(session, team_id)
     if head is None:
         raise NotFound("activity log")
-    reading = _Reading(session, access.team_id, head)
+    reading = _Reading(session, team_id, head)
     up_to = head.seq if until_seq is None else min(head.seq, until_seq)
     reading.read(since_seq or 0, up_to)
     problems = reading.problems()
@@ -134,7 +149,7 @@ def verify(
     )
     found = Verification(first_seq, last_seq, head.hash)
     limit = until_seq if until_seq is not None else 2**63 - 1
-    signed = _Signed(session, access.team_id, keys, vouching or keys.vouches_for_each)
+    signed = _Signed(session, team_id, keys, vouching or keys.vouches_for_each)
     found.checkpoint = signed.newest(reading.first_seq - 1, limit)
     problems += signed.problems
     found.problems = sorted(problems, key=lambda each: each.seq)[:MOST_PROBLEMS]

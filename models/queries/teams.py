@@ -60,11 +60,15 @@ def restorable() -> ColumnElement[bool]:
 
 
 def mine(session: Session, actor: Actor | Access, page: Page, *, deleted: bool = False) -> Slice[TeamView]:
-    """The teams that the actor is a member of and not suspended in, oldest first; or their own that can be restored."""
+    """The teams that the actor is a member of and not suspended in, and that are not suspended themselves, oldest first; or their own that can be restored."""
     statement = (
         select(Team, TeamMember.role)
         .join(TeamMember, TeamMember.team_id == Team.id)
-        .where(TeamMember.user_id == actor.user_id, TeamMember.suspended_at.is_(None))
+        .where(
+            TeamMember.user_id == actor.user_id,
+            TeamMember.suspended_at.is_(None),
+            Team.suspended_at.is_(None),
+        )
     )
     if deleted:
         statement = statement.where(restorable(), Team.owner_id == actor.user_id)

@@ -42,6 +42,8 @@ class Team(Base):
     held_at: Mapped[datetime | None]
     """When the legal hold was placed, if one is: nothing is purged meanwhile."""
     hold_reason: Mapped[str | None]
+    suspended_at: Mapped[datetime | None]
+    """Since then nobody enters, until an operator reinstates it; all that it has stays."""
     deleted_at: Mapped[datetime | None]
     created_at: Mapped[Created]
     updated_at: Mapped[Updated]

@@ -20,5 +20,7 @@ class User(Base):
     password_hash: Mapped[str]
     erased_at: Mapped[datetime | None]
     """Since then the row is nobody's: no name, no address, no way in. It stays, as the log refers to it."""
+    suspended_at: Mapped[datetime | None]
+    """Since then nobody signs in to it, and nothing that acts for it is let in, until an operator reinstates it."""
     created_at: Mapped[Created]
     updated_at: Mapped[Updated]

@@ -11,7 +11,7 @@ import workers.usage
 from models.database import transaction
 from models.events.catalogue import CATALOGUE
 from models.operations import activity_exports as operations
-from models.operations import erasures, payments, price_books, refusals, webhooks
+from models.operations import erasures, payments, price_books, refusals, suspensions, webhooks
 from models.queries import activity_exports
 from models.tables import Webhook
 from tests import billing
@@ -93,6 +93,9 @@ def make_everything_happen(app: Flask) -> TeamSetting:
     make_memberships_happen(setting, workspace)
     do("PUT", "/legal-hold", {"reason": "The case"})
     do("DELETE", "/legal-hold")
+    for happens in (suspensions.suspend_team, suspensions.reinstate_team):
+        with transaction() as session:
+            happens(session, setting.id, reason="The bill")
     make_exports_happen(setting)
     make_usage_happen(setting)
     make_invoices_happen(setting)
@@ -268,6 +271,8 @@ SUMMARIES = {
     "ownership_transferred": "Owner handed the team Tides over to another owner",
     "legal_hold_placed": "Owner placed a legal hold on the team Tides: The case",
     "legal_hold_released": "Owner released the legal hold on the team Tides: The case",
+    "team_suspended": "The system suspended the team Tides: The bill",
+    "team_reinstated": "The system lifted the suspension of the team Tides: The bill",
     "permission_denied": (
         "Erased person was refused workspaces:create: POST /api/v1/teams/{team_id}/workspaces (counted 1)"
     ),

@@ -286,10 +286,10 @@ def test_an_operator_erases_by_address(app: Flask, team: TeamSetting, account: A
 
     def run(*arguments: str, answer: str = "") -> tuple[int, str]:
         with app.app_context():
-            result = runner.invoke(args=["erase-user", *arguments], input=answer)
+            result = runner.invoke(args=["user", "erase", *arguments], input=answer)
         return result.exit_code, result.output
 
-    assert run("nobody@example.com", "--yes") == (1, "Nobody has this address.\n")
+    assert run("nobody@example.com", "--yes") == (1, "Error: Nobody has this address.\n")
     assert run(account.email, answer="n\n")[0] == 1
     assert account.person.get("/me").status_code == 200
     owned = make_team(app, owner=account.person)

@@ -12,7 +12,7 @@ import time_machine
 from click.testing import Result
 from flask import Flask
 
-from api.usage_cli import usage as command
+from api.commands.usage import usage as command
 from models.database import transaction
 from models.queries.usage import storage_gb_months
 from tests.api.test_usage import event, report

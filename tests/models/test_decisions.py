@@ -55,7 +55,7 @@ def standings(draw: st.DrawFn) -> Standing:
         role="role",
         grants=ADMIN if owns else draw(SETS),
         owns=owns,
-        barred=draw(st.none() | st.sampled_from(["membership", "two_factor"])),
+        barred=draw(st.none() | st.sampled_from(["membership", "account", "team", "two_factor"])),
         workspace_id=PLACE if sight else None,
         sight=sight,
         workspace_role="there" if listed else None,
@@ -73,7 +73,7 @@ def give(standing: Standing, permission: Permission) -> Standing:
             standing = (
                 replace(standing, barred=None) if lack.name else replace(standing, role="new", grants=more)
             )
-        elif lack.step == "two_factor":
+        elif lack.step in {"account", "team", "two_factor"}:
             standing = replace(standing, barred=None)
         elif lack.step == "workspace":
             standing = replace(
@@ -175,6 +175,8 @@ def plain(**values: object) -> Standing:
         (plain(role=None, grants=frozenset()), "tasks:read", "not_a_member", None),
         (plain(barred="membership"), "tasks:read", "suspended", None),
         (plain(barred="two_factor"), "tasks:read", "two_factor_missing", None),
+        (plain(barred="account"), "tasks:read", "account_suspended", None),
+        (plain(barred="team"), "tasks:read", "team_suspended", None),
         (plain(sight=Sight.absent), "tasks:read", "workspace_not_found", None),
         (plain(sight=Sight.absent), "members:read", "granted", "role:member"),
         (plain(sight=Sight.hidden), "tasks:read", "workspace_not_found", None),

@@ -38,6 +38,7 @@ from models.operations import (
     reservations,
     retention,
     roles,
+    suspensions,
     tasks,
     teams,
     usage,
@@ -309,6 +310,13 @@ def restore(scene: Scene) -> None:
         text("UPDATE teams SET deleted_at = now() WHERE id = :id"), {"id": scene.setting.id}
     )
     teams.restore(*scene.as_person, scene.setting.id)
+
+
+def reinstate_team(scene: Scene) -> None:
+    scene.session.execute(
+        text("UPDATE teams SET suspended_at = now() WHERE id = :id"), {"id": scene.setting.id}
+    )
+    suspensions.reinstate_team(scene.session, scene.setting.id, reason="Paid")
 
 
 def reactivate(scene: Scene) -> None:
@@ -598,6 +606,20 @@ CASES = [
         },
         "Viewer was refused tasks:create: POST /api/v1/teams/{team_id} (counted 2)",
         by="viewer",
+    ),
+    Case(
+        "team_suspended",
+        lambda scene: suspensions.suspend_team(scene.session, scene.setting.id, reason="Unpaid") and None,
+        lambda scene: {**scene.said_of_the_team, "reason": "Unpaid"},
+        "The system suspended the team Design: Unpaid",
+        by=SYSTEM,
+    ),
+    Case(
+        "team_reinstated",
+        reinstate_team,
+        lambda scene: {**scene.said_of_the_team, "reason": "Paid"},
+        "The system lifted the suspension of the team Design: Paid",
+        by=SYSTEM,
     ),
     Case(
         "permission_denials_summed",

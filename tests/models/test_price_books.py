@@ -199,7 +199,7 @@ def test_the_commands(app: Flask, tmp_path: Path) -> None:
 
 
 def test_all_teams_are_moved_though_they_are_many(app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("api.cli.TEAMS_AT_ONCE", 2)
+    monkeypatch.setattr("api.commands.price_books.TEAMS_AT_ONCE", 2)
     settings = [make_team(app, roles=()) for _ in range(5)]
     version = load_next(pro={"base": "1"})
     run(app, "move", str(version))

@@ -192,12 +192,19 @@ def test_a_removed_member_is_closed_within_a_second(connect_to: Connect, team: T
     stays.ready()
 
 
+def test_everybody_in_a_suspended_team_is_closed_within_a_second(connect_to: Connect, team: Team) -> None:
+    sockets = [connect_to(team, person).ready() for person in (team.owner, team.viewer)]
+    execute("UPDATE teams SET suspended_at = now() WHERE id = :team", team=team.id)
+    assert all(closes_with_4001(socket) for socket in sockets)
+
+
 CREDENTIALS = ["session", "api_key", "agent"]
 CAUSES = {
     "revoked": "DELETE FROM {credentials} WHERE user_id = :user",
     "expired": "UPDATE {credentials} SET expires_at = now() WHERE user_id = :user",
     "removed": "DELETE FROM team_members WHERE team_id = :team AND user_id = :user",
     "suspended": "UPDATE team_members SET suspended_at = now() WHERE team_id = :team AND user_id = :user",
+    "of a suspended account": "UPDATE users SET suspended_at = now() WHERE id = :user",
     "in a role that may not read": "UPDATE team_members SET role = 'none' WHERE team_id = :team AND user_id = :user",
     "without the second factor asked for": "UPDATE teams SET two_factor_required = true WHERE id = :team",
 }

@@ -1,9 +1,6 @@
 """`flask --app wsgi billing …`: what an operator sees and does about closes, invoices and payment."""
 
-import json
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import click
@@ -11,9 +8,9 @@ from flask.cli import AppGroup
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from api.commands.told import list_, told_transaction
 from models.access.actor import System
 from models.database import transaction
-from models.errors import DomainError
 from models.operations import closing, invoices, payments
 from models.operations.closing import TeamMonth
 from models.operations.invoices import issuer_of
@@ -30,7 +27,7 @@ def differences() -> None:
     """List days on which the ledger says something else than what was folded from it; exit code 1 if there are any."""
     with transaction() as session:
         found = billing.differences(session)
-    _listed(found)
+    list_(found)
     sys.exit(1 if found else 0)
 
 
@@ -39,7 +36,7 @@ def mismatches() -> None:
     """List months that can't be finalized, and why; exit code 1 if there are any."""
     with transaction() as session:
         found = billing.mismatches(session)
-    _listed(found)
+    list_(found)
     sys.exit(1 if found else 0)
 
 
@@ -48,7 +45,7 @@ def mismatches() -> None:
 @click.argument("month", type=MONTH)
 def redraft(team: Any, month: Any) -> None:
     """Count a TEAM's MONTH (YYYY-MM) anew and replace its draft, once the reason of a mismatch is known."""
-    with _said() as session:
+    with told_transaction() as session:
         if not billing.is_open(session, team, month.date()):
             raise click.ClickException("This month has no open close.")
         closing.retry(session, TeamMonth(team, month.date()))
@@ -60,14 +57,14 @@ def redraft(team: Any, month: Any) -> None:
 def estimates(month: Any) -> None:
     """List what the month has cost each team so far, as of the last hour."""
     with transaction() as session:
-        _listed(billing.estimates(session, month.date() if month else None))
+        list_(billing.estimates(session, month.date() if month else None))
 
 
 @group.command()
 def unpaid() -> None:
     """List final invoices that are not paid, and what stands in the way."""
     with transaction() as session:
-        _listed(billing.unpaid(session))
+        list_(billing.unpaid(session))
 
 
 @group.command()
@@ -83,7 +80,7 @@ def archived(team: Any) -> None:
 @click.argument("number")
 def mark_paid(number: str) -> None:
     """Note that the invoice of this NUMBER was paid, where no payment provider charges."""
-    with _said() as session:
+    with told_transaction() as session:
         payments.mark_paid(session, _invoice(session, number))
 
 
@@ -92,7 +89,7 @@ def mark_paid(number: str) -> None:
 @click.option("--reason", required=True, help="What the credit note and the log say.")
 def void(number: str, reason: str) -> None:
     """Void the invoice of this NUMBER by a credit note; at the payment provider too."""
-    with _said() as session:
+    with told_transaction() as session:
         invoice = _invoice(session, number)
         note = invoices.credit(
             session, System(invoice.team_id), invoice, reason=reason, issuer=issuer_of(settings())
@@ -100,24 +97,8 @@ def void(number: str, reason: str) -> None:
         click.echo(note.number)
 
 
-@contextmanager
-def _said() -> Iterator[Session]:
-    """A transaction whose refusal is an answer and no stack."""
-    try:
-        with transaction() as session:
-            yield session
-    except DomainError as error:
-        raise click.ClickException(error.detail) from error
-
-
 def _invoice(session: Session, number: str) -> Invoice:
     invoice = session.scalar(select(Invoice).where(Invoice.number == number))
     if invoice is None:
         raise click.ClickException("There is no invoice of this number.")
     return invoice
-
-
-def _listed(rows: list[dict[str, Any]]) -> None:
-    """A JSON object a line."""
-    for row in rows:
-        click.echo(json.dumps(row, default=str))

@@ -1,0 +1,19 @@
+"""Accounts and teams that an operator suspended. Columns that may be empty: neither table is scanned or rewritten."""
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "5da733c6be99"
+down_revision = "4c96f22b5ad8"
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    op.add_column("users", sa.Column("suspended_at", sa.DateTime(timezone=True), nullable=True))
+    op.add_column("teams", sa.Column("suspended_at", sa.DateTime(timezone=True), nullable=True))
+
+
+def downgrade() -> None:
+    op.drop_column("teams", "suspended_at")
+    op.drop_column("users", "suspended_at")
