@@ -143,6 +143,8 @@ def _migrate_and_seed(environment: Mapping[str, str]) -> None:
     try:
         command.upgrade(config, "head")
         seed.main([], standalone_mode=False)
+    except EnvError as error:
+        raise StackError(str(error)) from error
     except (SQLAlchemyError, CommandError, DomainError, Refused) as error:
         raise StackError(f"the database can't be migrated: {error}") from error
     finally:
