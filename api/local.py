@@ -198,7 +198,7 @@ def _app_programs(settings: Settings) -> list[Program]:
 
 
 def _address(settings: Settings) -> str:
-    host = "127.0.0.1" if settings.bind_host == "0.0.0.0" else settings.bind_host  # noqa: S104 (compared, not bound)
+    host = "127.0.0.1" if settings.bind_host == "0.0.0.0" else settings.bind_host  # noqa: S104  compared, not bound  # nosec B104
     return f"http://{host}:{settings.port}"
 
 
