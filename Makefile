@@ -1,6 +1,6 @@
 # `make` lists what there is to run; every target installs what it needs first.
 .DEFAULT_GOAL := help
-.PHONY: help setup run demo test check format bench chaos screenshots migration lock
+.PHONY: help setup run demo test check audit fuzz format bench chaos screenshots migration lock
 
 PYTHON = $(shell for python in python3.11 python3 python3.12 python3.13 python3.14; do \
   $$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$python && break; done)
@@ -10,6 +10,7 @@ FLASK = $(BIN)/flask --app wsgi
 UNCONNECTED = DATABASE_URL=postgresql://unused REDIS_URL=redis://unused
 COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --no-emit-index-url --no-emit-find-links \
   --custom-compile-command "make lock" pyproject.toml
+SOURCES = api workers realtime models migrations celeryconfig.py wsgi.py
 
 help:
 	@awk '/^##@/ { printf "\n%s\n", substr($$0, 5) } \
@@ -42,6 +43,7 @@ check: setup ## all that CI runs: style, types, layers, generated docs, tests
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/bandit --quiet --configfile pyproject.toml --recursive $(SOURCES)
 	$(UNCONNECTED) $(FLASK) openapi --check
 	$(UNCONNECTED) $(FLASK) permissions-doc --check
 	$(UNCONNECTED) $(FLASK) events-doc --check
@@ -58,10 +60,19 @@ bench: setup ## run the benchmarks
 
 screenshots: setup ## take the pictures of docs/console/ anew (needs Chromium)
 	@$(BIN)/pytest -q -n 2 tests/console/pictures.py
+
+fuzz: setup ## throw what nobody expects at the API and the sockets (CASES=20 SECONDS=60 SEED=1)
+	@FUZZ=1 CASES=$(CASES) SECONDS=$(SECONDS) SEED=$(SEED) $(BIN)/pytest -n auto --timeout 0 $(or $(T),tests/fuzz)
+
 chaos: setup ## kill what the product consists of under load, then compare (KILLS=300)
 	@$(BIN)/python -m tests.faults.chaos --kills $(or $(KILLS),300)
 
 ##@ Maintain
+
+audit: setup ## look up known vulnerabilities of what requirements.txt pins (asks pypi.org)
+	@$(BIN)/pip-audit --requirement requirements.txt --disable-pip --no-deps --strict --progress-spinner off || { \
+	  echo "error: something was found (a table above lists it), or the audit did not happen: 'could not be audited' and"; \
+	  echo "connection errors mean that the advisories were not reachable, and then nothing is known"; exit 1; } >&2
 
 migration: setup ## write a revision (M="what changes"; DATABASE_URL set: from the models)
 	$(if $(DATABASE_URL),,$(UNCONNECTED)) $(FLASK) db revision $(if $(DATABASE_URL),--autogenerate) -m "$(M)"

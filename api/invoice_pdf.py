@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping
 from functools import cache
 from itertools import groupby
 from typing import Any
-from xml.sax.saxutils import escape
+from xml.sax.saxutils import escape  # it parses nothing  # nosec B406
 
 from reportlab.lib import colors
 from reportlab.lib.enums import TA_RIGHT

@@ -143,6 +143,8 @@ def _migrate_and_seed(environment: Mapping[str, str]) -> None:
     try:
         command.upgrade(config, "head")
         seed.main([], standalone_mode=False)
+    except EnvError as error:
+        raise StackError(str(error)) from error
     except (SQLAlchemyError, CommandError, DomainError, Refused) as error:
         raise StackError(f"the database can't be migrated: {error}") from error
     finally:
@@ -196,7 +198,7 @@ def _app_programs(settings: Settings) -> list[Program]:
 
 
 def _address(settings: Settings) -> str:
-    host = "127.0.0.1" if settings.bind_host == "0.0.0.0" else settings.bind_host  # noqa: S104 (compared, not bound)
+    host = "127.0.0.1" if settings.bind_host == "0.0.0.0" else settings.bind_host  # noqa: S104  compared, not bound  # nosec B104
     return f"http://{host}:{settings.port}"
 
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path
 from typing import Any, NoReturn
-from xmlrpc.client import ServerProxy
+from xmlrpc.client import ServerProxy  # to our own supervisord, through its socket  # nosec B411
 
 import psutil
 from supervisor.xmlrpc import SupervisorTransport

@@ -48,7 +48,7 @@ class ChecksAddress(PreparedResource):
 
     def check_address(self, permission: Permission, schema: type[WebhookUpdateSchema]) -> None:
         """What is wrong with the body's address is kept for `require_address`; raises as entering and parsing do."""
-        assert request.view_args is not None  # noqa: S101  the route has a team
+        assert request.view_args is not None  # noqa: S101  the route has a team  # nosec B101
         with transaction() as session:
             enter_team(session, credential(), request.view_args["team_id"], permission)
         url = read_body(schema).get("url")
@@ -148,7 +148,7 @@ class Test(PreparedResource):
     answer: Answer
 
     def prepare_post(self) -> None:
-        assert request.view_args is not None  # noqa: S101  the route has a team
+        assert request.view_args is not None  # noqa: S101  the route has a team  # nosec B101
         with transaction() as session:
             access = enter_team(
                 session, credential(), request.view_args["team_id"], Permission.webhooks_update

@@ -12,6 +12,8 @@ from urllib.parse import parse_qsl, urlsplit
 import limits
 from environs import Env, ValidationError, validate
 
+from models.production import DEVELOPMENT, PRODUCTION, refuse_insecure
+
 API, REALTIME, ALL = "api", "realtime", "all"
 KEY_LENGTH = 32
 """Of an encryption key, in bytes."""
@@ -20,6 +22,8 @@ NO_PROVIDER, STRIPE = "null", "stripe"
 
 @dataclass(frozen=True, slots=True)
 class Settings:
+    environment: str
+    """development, or production, which refuses secrets that are missing or known (models/production.py)."""
     database_url: str
     """PostgreSQL 15 or newer, e.g. postgresql://user:password@host/name."""
     database_owner_url: str | None = field(repr=False)
@@ -100,6 +104,9 @@ class Settings:
         data_directory = Path(env.str("AGENTHQ_DATA", "var"))
         port = env.int("PORT", 8000, validate=validate.Range(1, 65535))
         return cls(
+            environment=env.str(
+                "AGENTHQ_ENV", DEVELOPMENT, validate=validate.OneOf([DEVELOPMENT, PRODUCTION])
+            ),
             database_url=sqlalchemy_url(env.str("DATABASE_URL")),
             database_owner_url=sqlalchemy_url(env.str("DATABASE_OWNER_URL", "")) or None,
             redis_url=env.str("REDIS_URL"),
@@ -252,5 +259,10 @@ def sqlalchemy_url(url: str) -> str:
 
 @cache
 def settings() -> Settings:
-    """This process's settings, read once and on first use (never at import)."""
-    return Settings.from_environment()
+    """
+    This process's settings, read once and on first use (never at import). Raises environs.EnvError for what is missing or
+    malformed, and InsecureSettings (which is one) for secrets that production refuses.
+    """
+    found = Settings.from_environment()
+    refuse_insecure(found)
+    return found

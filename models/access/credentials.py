@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from models.access.actor import Origin
 from models.errors import Unauthenticated
 
-TOKEN_PREFIX = "ahq_"  # noqa: S105
+TOKEN_PREFIX = "ahq_"  # noqa: S105  what each begins with  # nosec B105
 KEY_PREFIX = "ahk_"
 VISIBLE_LENGTH = 12
 """As much of an API key is kept in clear, for people to tell keys apart; 208 bits stay unknown."""

@@ -92,7 +92,7 @@ class Position(NamedTuple):
 # PostgreSQL's, and SQLAlchemy is passed by (models.database.fetch_row).
 _TOUCHABLE = f"interval '{LAST_USED_RESOLUTION.total_seconds()} s'"
 SIGN_IN = (
-    f"SELECT s.id, s.user_id, s.expires_at <= now(), s.last_used_at < now() - {_TOUCHABLE} "  # noqa: S608
+    f"SELECT s.id, s.user_id, s.expires_at <= now(), s.last_used_at < now() - {_TOUCHABLE} "  # noqa: S608  made of constants alone
     "FROM sessions s WHERE s.token_hash = %(token_hash)s"
 )
 BARRED = """
@@ -114,7 +114,7 @@ CALLS_USED_UP = """
 def permissions_of(role: str) -> str:
     """SQL: what a role, given as SQL, grants in the team of `m`, as an array of `resource:action`."""
     return f"""ARRAY(SELECT p.resource || ':' || p.action FROM permissions p
-         WHERE p.role = {role} AND p.allowed AND (p.team_id IS NULL OR p.team_id = m.team_id))"""  # noqa: S608
+         WHERE p.role = {role} AND p.allowed AND (p.team_id IS NULL OR p.team_id = m.team_id))"""  # noqa: S608  made of constants alone
 
 
 WORKSPACE_ROLE = "CASE WHEN t.owner_id <> m.user_id THEN wm.role END"
@@ -174,7 +174,7 @@ TOUCH = {
 UPDATE {table} SET last_used_at = now()
 WHERE id = (SELECT id FROM {table} WHERE id = :id AND coalesce(last_used_at, '-infinity') < now() - {_TOUCHABLE}
             FOR UPDATE SKIP LOCKED)
-""")  # noqa: S608
+""")  # noqa: S608  made of constants alone
     for table in ("sessions", "api_keys")
 }
 

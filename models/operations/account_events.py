@@ -36,9 +36,9 @@ class AccountAction(StrEnum):
     """A session was ended from another; `session_id`."""
     sessions_ended = "sessions_ended"
     """All sessions but the one that asked were ended; `sessions_ended`: how many."""
-    password_changed = "password_changed"  # noqa: S105
+    password_changed = "password_changed"  # noqa: S105  the name of an event  # nosec B105
     """The password was changed; `sessions_ended`: how many with it."""
-    password_reset = "password_reset"  # noqa: S105
+    password_reset = "password_reset"  # noqa: S105  the name of an event  # nosec B105
     """The password was reset by a mailed token; `sessions_ended`: how many with it."""
     email_verified = "email_verified"
     """The person proved to read the address."""

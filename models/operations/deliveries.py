@@ -229,7 +229,7 @@ def delay_after(attempts: int) -> timedelta:
 
 
 def _delay(attempts: int, answer: Answer) -> timedelta:
-    jittered = delay_after(attempts) * random.uniform(1 - JITTER, 1 + JITTER)  # noqa: S311  no secret
+    jittered = delay_after(attempts) * random.uniform(1 - JITTER, 1 + JITTER)  # noqa: S311  no secret  # nosec B311
     if answer.status not in BUSY_STATUSES or answer.retry_after_s is None:
         return jittered
     asked = min(LONGEST_DELAY, timedelta(seconds=answer.retry_after_s))
@@ -241,7 +241,7 @@ def _now(session: Session) -> datetime:
     found: datetime | None = session.info.get("now")
     if found is None:
         found = session.info["now"] = session.scalar(text("SELECT now()"))
-    assert found is not None  # noqa: S101  a SELECT without FROM has a row
+    assert found is not None  # noqa: S101  a SELECT without FROM has a row  # nosec B101
     return found
 
 

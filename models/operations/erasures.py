@@ -38,7 +38,7 @@ from models.tables import (
 from models.tables.invitations import ACCEPTED, EXPIRED, PENDING, REVOKED
 
 NAME = "Erased person"
-NO_PASSWORD = "erased"  # noqa: S105  no hash, so nothing verifies against it
+NO_PASSWORD = "erased"  # noqa: S105  no hash, so nothing verifies against it  # nosec B105
 SETTLED_AFTER = timedelta(minutes=10)
 """Longer than a request's transaction can live (models/database.py ends what is idle or slow, web servers what hangs)."""
 HELD_AGAIN_AFTER = timedelta(hours=1)

@@ -12,7 +12,7 @@ from models.queries import users
 from models.tables import MailedToken, User
 from models.tables.accounts import RESET_PASSWORD, VERIFY_EMAIL
 
-TOKEN_PREFIX = "ahm_"  # noqa: S105
+TOKEN_PREFIX = "ahm_"  # noqa: S105  what each begins with  # nosec B105
 VALID_FOR = {VERIFY_EMAIL: timedelta(days=3), RESET_PASSWORD: timedelta(hours=1)}
 
 

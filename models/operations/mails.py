@@ -28,7 +28,7 @@ from models.tables.invitations import PENDING
 INVITATION = "invitation"
 INVITATION_PREFIX = "ahi_"
 """Of the mailed tokens of invitations, as of those that the API shows (models/operations/invitations.py)."""
-PASSWORD_CHANGED = "password_changed"  # noqa: S105
+PASSWORD_CHANGED = "password_changed"  # noqa: S105  the name of an event  # nosec B105
 TWO_FACTOR_ENABLED, TWO_FACTOR_DISABLED = "two_factor_enabled", "two_factor_disabled"
 RECOVERY_CODE_USED = "recovery_code_used"
 WEBHOOK_DISABLED = "webhook_disabled"

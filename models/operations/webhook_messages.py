@@ -17,7 +17,7 @@ from models import encryption, json_text
 from models.queries.activity import ActivityView
 from models.tables import Webhook
 
-SECRET_PREFIX = "whsec_"  # noqa: S105
+SECRET_PREFIX = "whsec_"  # noqa: S105  what each begins with  # nosec B105
 SECRET_BYTES = 32
 """The specification takes 24 to 64."""
 TEST = "webhook_test"

@@ -257,7 +257,7 @@ def givers(
         return []
     roles = roles_of(session, access)
     owner_id = session.scalar(select(Team.owner_id).where(Team.id == access.team_id))
-    assert owner_id is not None  # noqa: S101  it was entered in this transaction
+    assert owner_id is not None  # noqa: S101  it was entered in this transaction  # nosec B101
     ways = [
         way
         for lack in lacks

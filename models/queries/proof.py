@@ -31,13 +31,13 @@ CHECKPOINTS_AT_ONCE = 200
 ROWS = text(f"""
 SELECT l.seq, l.hash, {DIGEST} AS digest FROM activity_logs l
 WHERE l.team_id = :team_id AND l.seq = ANY(:seqs) ORDER BY l.seq, l.created_at
-""")  # noqa: S608
+""")  # noqa: S608  made of constants alone
 BEFORE = text("SELECT max(seq) FROM activity_logs WHERE team_id = :team_id AND seq < :seq")
 EXCHANGED = text(f"""
 SELECT a.seq AS lower, b.seq AS upper, {digest_of("b", "a.seq")} AS upper_as_lower, {digest_of("a", "b.seq")} AS lower_as_upper
 FROM activity_logs a JOIN activity_logs b ON b.team_id = a.team_id AND b.seq > a.seq
 WHERE a.team_id = :team_id AND a.seq = ANY(:seqs) AND b.seq = ANY(:seqs)
-""")  # noqa: S608
+""")  # noqa: S608  made of constants alone
 # What no stretch covers: rows before the log's beginning and past its end, as the head has them.
 OUTSIDE = text(f"""
 SELECT ARRAY(SELECT l.seq FROM activity_logs l WHERE l.team_id = h.team_id AND l.seq <= h.purged_seq
@@ -45,7 +45,7 @@ SELECT ARRAY(SELECT l.seq FROM activity_logs l WHERE l.team_id = h.team_id AND l
        ARRAY(SELECT l.seq FROM activity_logs l WHERE l.team_id = h.team_id AND l.seq > h.seq
              ORDER BY l.seq LIMIT {MOST_PROBLEMS}) AS beyond
 FROM activity_heads h WHERE h.team_id = :team_id
-""")  # noqa: S608
+""")  # noqa: S608  made of constants alone
 # Each with the hash that its row has now; NULL where the row is missing, which is another problem.
 SIGNED = text("""
 SELECT c.seq, c.seq > h.seq AS beyond,

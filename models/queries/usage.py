@@ -36,7 +36,7 @@ SELECT * FROM (
   FROM (SELECT date, {_TOTALS} FROM ({_BOTH}) AS both_sources GROUP BY date) AS days
 ) AS levels
 WHERE date >= :since AND date > :after ORDER BY date LIMIT :limit
-""")  # noqa: S608
+""")  # noqa: S608  made of constants alone
 MONTHLY = text(f"""
 SELECT coalesce(sum(tasks_created) FILTER (WHERE date >= :since), 0) AS tasks_created,
        coalesce(sum(tasks_completed) FILTER (WHERE date >= :since), 0) AS tasks_completed,
@@ -44,7 +44,7 @@ SELECT coalesce(sum(tasks_created) FILTER (WHERE date >= :since), 0) AS tasks_cr
        coalesce(sum(api_calls) FILTER (WHERE date >= :since), 0) AS api_calls,
        coalesce(sum(storage_bytes), 0) AS storage_bytes
 FROM ({_BOTH}) AS both_sources
-""")  # noqa: S608
+""")  # noqa: S608  made of constants alone
 
 # The level after each change and at each day's beginning, and until when it lasts. Of two at one moment the change comes first.
 STORAGE = text("""

@@ -56,3 +56,27 @@ def makes_rows(of: str, table: str, source: str) -> list[int]:
         if isinstance(node, ast.Constant) and isinstance(node.value, str) and in_sql.search(node.value):
             found.append(node.lineno)
     return found
+
+
+SECRET = re.compile(r"(^|_)(token|secret|password|signature|otp|csrf)$")
+UNEXPLAINED = re.compile(r"# nosec(?! B\d+$)|^[^#]*#\s*nosec|# noqa: \w+\s+# nosec", re.MULTILINE)
+
+
+def compares_secrets(source: str) -> list[int]:
+    """The lines that compare by `==` or `!=` what is named like a secret: how long that takes tells how much of it was right."""
+    return [
+        node.lineno
+        for node in ast.walk(ast.parse(source))
+        if isinstance(node, ast.Compare)
+        and any(isinstance(operator, ast.Eq | ast.NotEq) for operator in node.ops)
+        and any(SECRET.search(_last_name(side)) for side in (node.left, *node.comparators))
+    ]
+
+
+def _last_name(node: ast.expr) -> str:
+    return node.id if isinstance(node, ast.Name) else node.attr if isinstance(node, ast.Attribute) else ""
+
+
+def unexplained_exceptions(source: str) -> list[str]:
+    """What bandit is told to pass over without naming the check, or without a reason before it on the line."""
+    return UNEXPLAINED.findall(source)

@@ -2,7 +2,14 @@
 
 import pytest
 
-from tests.architecture.sources import calls_of, makes_rows, reads_environment, sources
+from tests.architecture.sources import (
+    calls_of,
+    compares_secrets,
+    makes_rows,
+    reads_environment,
+    sources,
+    unexplained_exceptions,
+)
 
 COMMITS = {"models/database.py"}
 """`transaction()` is the only place that commits."""
@@ -83,3 +90,42 @@ def test_only_the_owner_of_membership_makes_members() -> None:
 )
 def test_the_making_of_a_member_is_recognised(line: str, found: bool) -> None:
     assert bool(makes_rows("TeamMember", "team_members", line)) is found
+
+
+def test_no_secret_is_compared_by_equality() -> None:
+    assert {path for path, source in sources() if compares_secrets(source)} == {"models/production.py"}
+    # which compares a setting with a user's name, in no request
+
+
+@pytest.mark.parametrize(
+    ("line", "found"),
+    [
+        ("hmac.compare_digest(sent, token)", False),
+        ("Invitation.token_hash == hash_secret(token)", False),
+        ("token is None", False),
+        ("sent == settings().metrics_token", True),
+        ("if password != given: ...", True),
+        ("signature == hmac.digest(key, body, 'sha256')", True),
+    ],
+)
+def test_a_comparison_of_secrets_is_recognised(line: str, found: bool) -> None:
+    assert bool(compares_secrets(line)) is found
+
+
+def test_what_bandit_passes_over_has_a_reason() -> None:
+    assert {path for path, source in sources() if unexplained_exceptions(source)} == set()
+    assert sum("# nosec" in source for _, source in sources()) > 3
+
+
+@pytest.mark.parametrize(
+    ("line", "found"),
+    [
+        ("import xml  # it parses nothing  # nosec B406", False),
+        ("A = 'ahq_'  # noqa: S105  what each begins with  # nosec B105", False),
+        ("import xml  # it parses nothing  # nosec", True),
+        ("import xml  # nosec B406", True),
+        ("A = 'ahq_'  # noqa: S105  # nosec B105", True),
+    ],
+)
+def test_an_exception_without_a_reason_is_recognised(line: str, found: bool) -> None:
+    assert bool(unexplained_exceptions(line)) is found
