@@ -15,6 +15,7 @@ from werkzeug.wrappers import Response as AnyResponse
 from api import assets, cookies
 from api.console import formats, sentences, words
 from api.errors import STATUS, http_problem, log
+from api.problem_texts import said
 from api.resource import Resource
 from models.access.permissions import Permission
 from models.errors import DomainError, NotFound, PermissionDenied, Unauthenticated
@@ -115,13 +116,13 @@ def show_error(error: DomainError) -> Response | AnyResponse:
         return error_page(403, detail, missing=error.missing)
     if isinstance(error, NotFound):
         return error_page(404, gettext("It is not here, or it is not yours to see."))
-    return error_page(STATUS[error.code], error.detail)
+    return error_page(STATUS[error.code], said(error.detail))
 
 
 @blueprint.errorhandler(HTTPException)
 def show_http_error(error: HTTPException) -> Response:
     status = error.code or 500
-    detail = gettext("There is nothing at this address.") if status == 404 else error.description or ""
+    detail = gettext("There is nothing at this address.") if status == 404 else said(error.description or "")
     return error_page(status, detail)
 
 
