@@ -19,7 +19,7 @@ from api.problem_texts import said
 from api.resource import Resource
 from models.access.permissions import Permission
 from models.errors import DomainError, NotFound, PermissionDenied, Unauthenticated
-from models.queries import teams, users
+from models.queries import activity, teams, users
 from models.queries.paging import Page as PageOfRows
 
 blueprint = Blueprint("console", __name__, template_folder="templates")
@@ -67,8 +67,13 @@ class Page(Resource):
     """
 
     template: ClassVar[str]
+    head: int | None = None
+    """The last `seq` of the team's log before anything was read for the page; None for who gets no events."""
 
     def _respond(self, path: dict[str, Any]) -> Response:
+        if self.may(Permission.realtime_read):
+            # Read first: what the page shows is at least as new, and its socket gets all that is newer.
+            self.head = activity.heads(self.session, [self.access.team_id]).get(self.access.team_id, 0)
         found = self.get(**path)  # type: ignore[attr-defined]  # each page has one
         if isinstance(found, AnyResponse):
             return make_response(found)
@@ -83,6 +88,7 @@ class Page(Resource):
             frame["team"] = teams.get(self.session, self.access)
             frame["role"] = self.access.role
             frame["access"] = self.access
+            frame["page_seq"] = self.head
             frame["rail"] = [
                 entry
                 for entry in RAIL
