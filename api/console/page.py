@@ -165,4 +165,5 @@ def error_page(status: int, detail: str, *, missing: str | None = None) -> Respo
 formats.register(blueprint)
 words.register(blueprint)
 sentences.register(blueprint)
+blueprint.add_app_template_filter(said)
 blueprint.add_app_template_global(assets.address, "asset")

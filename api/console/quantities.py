@@ -35,10 +35,9 @@ def size(value: int) -> str:
     scaled, unit = Decimal(value), 0
     while abs(scaled) >= 1_000 and unit < len(SIZES) - 1:
         scaled, unit = scaled / 1_000, unit + 1
-    digits, length = (1, "short") if unit else (0, "long")
-    return str(
-        format_unit(round(scaled, digits), f"digital-{SIZES[unit]}", length=length, locale=get_locale())
-    )
+    if unit == 0:
+        return str(format_unit(value, "digital-byte", locale=get_locale()))
+    return str(format_unit(round(scaled, 1), f"digital-{SIZES[unit]}", length="short", locale=get_locale()))
 
 
 def short(value: int, metric: str) -> str:

@@ -405,6 +405,7 @@ export function openDialog(dialog, values = {}) {
   for (const form of dialog.querySelectorAll("form")) {
     form.reset();
     clearProblem(form);
+    for (const id of form.dataset.previewParts?.split(" ") ?? []) document.getElementById(id)?.replaceChildren();
     for (const [name, value] of Object.entries(values)) if (form.elements[name] instanceof Element) form.elements[name].value = value;
   }
   for (const part of dialog.querySelectorAll("[data-before-secret]")) part.hidden = false;
