@@ -134,8 +134,8 @@ def create_app(configuration: Settings | None = None) -> Flask:
     for plain in (health.blueprint, docs.blueprint, assets.blueprint):
         limits.limiter.exempt(plain)
         app.register_blueprint(plain)
+    language.register(app)
     if configuration.web_role != REALTIME:
-        language.register(app)
         app.register_blueprint(page.blueprint)
     if configuration.web_role != API:
         sockets.register(app)

@@ -7,7 +7,9 @@ import structlog
 from flask import Flask, Response, g
 from werkzeug.exceptions import HTTPException
 
+from api.console.language import chosen
 from api.json import dumps
+from api.problem_texts import said, said_of
 from models.errors import DomainError
 
 log = structlog.get_logger("api.errors")
@@ -38,17 +40,24 @@ HTTP_CODE = {
 
 
 def problem(status: int, code: str, detail: str, **members: Any) -> Response:
-    """An RFC 9457 answer. `type` names the code within this documentation; `request_id` finds the call in the logs."""
+    """
+    An RFC 9457 answer, its texts in the language of whoever asks. `type` names the code within this documentation; `request_id`
+    finds the call in the logs.
+    """
     body = {
         "type": f"/api/docs#{code}",
-        "title": HTTPStatus(status).phrase,
+        "title": said(HTTPStatus(status).phrase),
         "status": status,
         "code": code,
-        "detail": detail,
+        "detail": said(detail),
         "request_id": g.get("request_id"),
         **members,
     }
+    if "errors" in members:
+        body["errors"] = said_of(members["errors"])
     response = Response(dumps(body), status=status, mimetype="application/problem+json")
+    response.content_language.add(chosen())
+    response.vary.update(("Accept-Language", "Cookie"))
     if status == 401:
         response.headers["WWW-Authenticate"] = "Bearer"
     if status == 503:

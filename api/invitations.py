@@ -6,6 +6,7 @@ from uuid import UUID
 from api.blueprint import Blueprint
 from api.limits import limit_sign_in
 from api.pagination import envelope, page_from
+from api.problem_texts import said
 from api.resource import PUBLIC, SIGNED_IN, Resource, requires
 from api.schemas.base import PageQuery
 from api.schemas.invitations import (
@@ -177,5 +178,5 @@ def _outcome(outcome: Invited | DomainError) -> dict[str, Any]:
         return {"invitation": outcome, "error": None}
     return {
         "invitation": None,
-        "error": {"code": outcome.code, "detail": outcome.detail, **outcome.members},
+        "error": {"code": outcome.code, "detail": said(outcome.detail), **outcome.members},
     }

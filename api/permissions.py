@@ -6,6 +6,7 @@ from uuid import UUID
 
 from api.blueprint import Blueprint
 from api.pagination import envelope, page_from
+from api.problem_texts import said
 from api.resource import MEMBER, SIGNED_IN, Resource, requires
 from api.schemas.base import PageQuery
 from api.schemas.permissions import (
@@ -146,7 +147,7 @@ class DryRun(Resource):
             "loses": effect.loses,
             "agents": effect.agents,
             "api_keys": effect.api_keys,
-            "refused": refused and {"code": refused.code, "detail": refused.detail, **refused.members},
+            "refused": refused and {"code": refused.code, "detail": said(refused.detail), **refused.members},
             **envelope(effect.lines),
         }
 

@@ -1,7 +1,7 @@
 """
 The console's words in other languages: `api/console/translations/<language>/LC_MESSAGES/messages.po`, which translators edit, and
 beside it the compiled `.mo`, which the application reads. What has to be translated is what the pages say, every event's sentence and
-name, and what every permission lets somebody do.
+name, what every permission lets somebody do, and every message of a problem.
 """
 
 from collections.abc import Iterator
@@ -13,8 +13,10 @@ from babel.messages.extract import DEFAULT_KEYWORDS, extract_from_dir
 from babel.messages.mofile import read_mo, write_mo
 from babel.messages.pofile import read_po, write_po
 
+from api import problem_sources
 from api.console.language import TRANSLATIONS
 from api.console.words import phrase
+from api.problem_texts import CONTEXT
 from models.access.permissions import Permission
 from models.events.catalogue import CATALOGUE
 
@@ -60,6 +62,8 @@ def _template() -> Catalog:
         template.add(message, locations=[(name, 1)], auto_comments=comments, context=context)
     for source, message in _of_the_domain():
         template.add(message, locations=[(source, 1)])
+    for source, message in problem_sources.messages():
+        template.add(message, locations=[(source, 1)], context=CONTEXT)
     return template
 
 
@@ -101,10 +105,14 @@ def _is_compiled(catalog: Catalog, path: Path) -> bool:
         return _strings(read_mo(file)) == _strings(catalog)
 
 
-def _strings(catalog: Catalog) -> dict[str, tuple[str, ...]]:
-    """What is translated, by its message, which is the singular of one with a plural."""
+def _strings(catalog: Catalog) -> dict[tuple[str, str], tuple[str, ...]]:
+    """What is translated, by its context and message, which is the singular of one with a plural."""
     return {
-        _forms(message.id)[0]: _forms(message.string)
+        # Babel reads a context from .mo files as bytes.
+        (
+            message.context.decode() if isinstance(message.context, bytes) else message.context or "",
+            _forms(message.id)[0],
+        ): _forms(message.string)
         for message in catalog
         if message.id and all(_forms(message.string))
     }

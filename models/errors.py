@@ -91,10 +91,12 @@ class QuotaExceeded(DomainError):
     code = "quota_exceeded"
 
     def __init__(self, *, metric: str, used: int, limit: int, resets_at: datetime | None) -> None:
-        per, wait = ("a month", "wait until the month ends") if resets_at else ("at a time", "free some")
         super().__init__(
-            f"The plan includes {limit:,} {metric} {per}, of which {used:,} are used; this would pass the limit. Change the plan "
-            f"({UPGRADE}), or {wait}.",
+            f"The plan includes {limit:,} {metric} a month, of which {used:,} are used; this would pass the limit. Change the plan "
+            f"({UPGRADE}), or wait until the month ends."
+            if resets_at
+            else f"The plan includes {limit:,} {metric} at a time, of which {used:,} are used; this would pass the limit. Change "
+            f"the plan ({UPGRADE}), or free some.",
             metric=metric,
             used=used,
             limit=limit,

@@ -55,13 +55,13 @@ class Chart:
 
 
 def nice(value: int) -> int:
-    """The next of 1, 2, 2.5 and 5 times a power of ten."""
+    """The next of 1, 2, 2.5, 3, 4, 5 and 8 times a power of ten."""
     if value <= 1:
         return 1
     power = 10 ** (len(str(value)) - 1)
     return next(
         int(power * step)
-        for step in (Decimal(1), Decimal(2), Decimal("2.5"), Decimal(5), Decimal(10))
+        for step in map(Decimal, ("1", "2", "2.5", "3", "4", "5", "8", "10"))
         if power * step >= value
     )
 

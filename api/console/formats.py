@@ -18,6 +18,7 @@ from models.queries.paging import Slice
 
 SMALLEST_COMPACT = 100_000
 UUID_TEXT = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+FOUR_DIGITS = re.compile(r"-?\d{4,}")
 Number = int | Decimal
 MINOR_DIGITS = {"JPY": 0, "KRW": 0, "VND": 0, "BHD": 3, "KWD": 3}
 """Of a currency's minor unit, where they are not 2 (ISO 4217)."""
@@ -28,8 +29,14 @@ def number(value: Number) -> Markup:
     exact = format_decimal(value, locale=get_locale())
     if -SMALLEST_COMPACT < value < SMALLEST_COMPACT:
         return Markup('<data value="{}">{}</data>').format(value, exact)
-    short = format_compact_decimal(value, locale=get_locale(), fraction_digits=1)
-    return Markup('<data value="{}" title="{}">{}</data>').format(value, exact, short)
+    return Markup('<data value="{}" title="{}">{}</data>').format(value, exact, compact(value))
+
+
+def compact(value: Number) -> str:
+    """A large number, short: 42.1M, 4,213.6만."""
+    short = str(format_compact_decimal(value, locale=get_locale(), fraction_digits=1))
+    digits = FOUR_DIGITS.match(short)  # which Korean has before 만 and 억, and Babel does not group
+    return f"{exact(int(digits[0]))}{short[digits.end() :]}" if digits else short
 
 
 def exact(value: Number) -> str:

@@ -2,6 +2,7 @@
 
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
+from uuid import UUID
 
 from api.console.page import Page, blueprint
 from api.resource import requires
@@ -10,6 +11,7 @@ from models.plans import PLANS
 from models.queries import activity, members, tasks, teams, usage, workspaces
 from models.queries.activity_filters import ActivityFilter
 from models.queries.paging import Page as PageOfRows
+from models.tables import Task
 
 LATEST = 10
 DAYS = 30
@@ -30,6 +32,8 @@ class Overview(Page):
             "workspaces": found,
             "counts": counts,
             "running": sum(each.get("processing", 0) for each in counts.values()),
+            "waiting": sum(each.get("pending", 0) for each in counts.values()),
+            "at_work": self._at_work() if self.may(Permission.tasks_read) else {},
             "month": usage.total(self.session, self.access, since=first, until=today) if sees_usage else None,
             "days": self._days(today) if sees_usage else [],
             "plan": PLANS[teams.get(self.session, self.access).plan],
@@ -40,6 +44,11 @@ class Overview(Page):
             if self.may(Permission.activity_read)
             else [],
         }
+
+    def _at_work(self) -> dict[UUID, Task]:
+        """By assignee, the newest task that runs."""
+        running = tasks.in_team(self.session, self.access, PageOfRows(limit=200), status="processing").items
+        return {task.assignee_id: task for task in reversed(running) if task.assignee_id}
 
     def _days(self, today: date) -> list[Any]:
         """The last days, the newest last; None for one without usage."""

@@ -15,10 +15,11 @@ from werkzeug.wrappers import Response as AnyResponse
 from api import assets, cookies
 from api.console import formats, sentences, words
 from api.errors import STATUS, http_problem, log
+from api.problem_texts import said
 from api.resource import Resource
 from models.access.permissions import Permission
 from models.errors import DomainError, NotFound, PermissionDenied, Unauthenticated
-from models.queries import teams, users
+from models.queries import activity, teams, users
 from models.queries.paging import Page as PageOfRows
 
 blueprint = Blueprint("console", __name__, template_folder="templates")
@@ -66,8 +67,13 @@ class Page(Resource):
     """
 
     template: ClassVar[str]
+    head: int | None = None
+    """The last `seq` of the team's log before anything was read for the page; None for who gets no events."""
 
     def _respond(self, path: dict[str, Any]) -> Response:
+        if self.may(Permission.realtime_read):
+            # Read first: what the page shows is at least as new, and its socket gets all that is newer.
+            self.head = activity.heads(self.session, [self.access.team_id]).get(self.access.team_id, 0)
         found = self.get(**path)  # type: ignore[attr-defined]  # each page has one
         if isinstance(found, AnyResponse):
             return make_response(found)
@@ -82,6 +88,7 @@ class Page(Resource):
             frame["team"] = teams.get(self.session, self.access)
             frame["role"] = self.access.role
             frame["access"] = self.access
+            frame["page_seq"] = self.head
             frame["rail"] = [
                 entry
                 for entry in RAIL
@@ -115,13 +122,13 @@ def show_error(error: DomainError) -> Response | AnyResponse:
         return error_page(403, detail, missing=error.missing)
     if isinstance(error, NotFound):
         return error_page(404, gettext("It is not here, or it is not yours to see."))
-    return error_page(STATUS[error.code], error.detail)
+    return error_page(STATUS[error.code], said(error.detail))
 
 
 @blueprint.errorhandler(HTTPException)
 def show_http_error(error: HTTPException) -> Response:
     status = error.code or 500
-    detail = gettext("There is nothing at this address.") if status == 404 else error.description or ""
+    detail = gettext("There is nothing at this address.") if status == 404 else said(error.description or "")
     return error_page(status, detail)
 
 
@@ -158,4 +165,5 @@ def error_page(status: int, detail: str, *, missing: str | None = None) -> Respo
 formats.register(blueprint)
 words.register(blueprint)
 sentences.register(blueprint)
+blueprint.add_app_template_filter(said)
 blueprint.add_app_template_global(assets.address, "asset")

@@ -3,12 +3,12 @@
 from datetime import date
 from decimal import Decimal
 
-from babel.numbers import format_compact_decimal
+from babel.dates import format_skeleton
 from babel.units import format_unit
-from flask_babel import format_date, get_locale, lazy_gettext
+from flask_babel import get_locale, lazy_gettext
 from markupsafe import Markup
 
-from api.console.formats import SMALLEST_COMPACT, exact, number
+from api.console.formats import SMALLEST_COMPACT, compact, exact, number
 from api.console.page import blueprint
 from models.tables.usage import Metric
 
@@ -35,10 +35,9 @@ def size(value: int) -> str:
     scaled, unit = Decimal(value), 0
     while abs(scaled) >= 1_000 and unit < len(SIZES) - 1:
         scaled, unit = scaled / 1_000, unit + 1
-    digits = 1 if unit else 0
-    return str(
-        format_unit(round(scaled, digits), f"digital-{SIZES[unit]}", length="short", locale=get_locale())
-    )
+    if unit == 0:
+        return str(format_unit(value, "digital-byte", locale=get_locale()))
+    return str(format_unit(round(scaled, 1), f"digital-{SIZES[unit]}", length="short", locale=get_locale()))
 
 
 def short(value: int, metric: str) -> str:
@@ -47,7 +46,7 @@ def short(value: int, metric: str) -> str:
         return size(value)
     if -SMALLEST_COMPACT < value < SMALLEST_COMPACT:
         return exact(value)
-    return str(format_compact_decimal(value, locale=get_locale(), fraction_digits=1))
+    return compact(value)
 
 
 def quantity(value: int, metric: str) -> Markup:
@@ -64,12 +63,12 @@ def gb_hours(byte_seconds: int) -> str:
 
 
 def month_name(value: date) -> str:
-    return str(format_date(value, "LLLL y", rebase=False))
+    return str(format_skeleton("yMMMM", value, locale=get_locale()))
 
 
 def day_name(value: date) -> str:
     """A day without its year."""
-    return str(format_date(value, "d MMM", rebase=False))
+    return str(format_skeleton("MMMd", value, locale=get_locale()))
 
 
 def metric_name(metric: str) -> str:

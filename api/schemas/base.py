@@ -9,6 +9,7 @@ from typing import Any
 from marshmallow import RAISE, ValidationError, fields, validate
 from marshmallow import Schema as MarshmallowSchema
 
+from api.problem_texts import said
 from models import json_text
 from models.access.emails import normalize_email
 from models.access.permissions import Permission
@@ -112,6 +113,13 @@ class Time(fields.AwareDateTime):
     def _serialize(self, value: Any, attr: str | None, obj: Any, **kwargs: Any) -> Any:
         text = super()._serialize(value, attr, obj, **kwargs)
         return text.replace("+00:00", "Z") if isinstance(text, str) else text
+
+
+class Said(fields.String):
+    """A text of ours, in the language of whoever asks."""
+
+    def _serialize(self, value: Any, attr: str | None, obj: Any, **kwargs: Any) -> Any:
+        return said(super()._serialize(value, attr, obj, **kwargs))
 
 
 class QueryInteger(fields.Integer):

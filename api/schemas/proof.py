@@ -3,7 +3,7 @@ from typing import Any
 
 from marshmallow import fields, validate
 
-from api.schemas.base import QueryInteger, Schema, Time
+from api.schemas.base import QueryInteger, Said, Schema, Time
 from models.queries.proof import Kind
 
 
@@ -44,7 +44,7 @@ class LogProblemSchema(Schema):
         allow_none=True, metadata={"description": "The last one, where several rows in a row are missing."}
     )
     problem = fields.String(metadata={"enum": [kind.value for kind in Kind]})
-    detail = fields.String()
+    detail = Said()
 
 
 class VerificationSchema(Schema):

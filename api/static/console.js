@@ -261,6 +261,7 @@ function connect() {
   team = null;
   if (!id) return;
   const socket = new TeamSocket(location.origin, id, {
+    lastSeq: pageSeq(), // what happened since the page was made is not in it
     ticket: async () => {
       const answer = await ask("POST", `/teams/${id}/ws-tickets`);
       if (answer.ok) return answer.json.ticket;
@@ -286,6 +287,9 @@ function connect() {
   socket.addEventListener("refused", () => { showConnection("offline"); toast(words().revoked, true); });
   socket.open();
 }
+
+/** The last event that this page was made with. */
+const pageSeq = () => Number(document.getElementById("connection").dataset.seq);
 
 let countdown = null;
 
@@ -401,6 +405,7 @@ export function openDialog(dialog, values = {}) {
   for (const form of dialog.querySelectorAll("form")) {
     form.reset();
     clearProblem(form);
+    for (const id of form.dataset.previewParts?.split(" ") ?? []) document.getElementById(id)?.replaceChildren();
     for (const [name, value] of Object.entries(values)) if (form.elements[name] instanceof Element) form.elements[name].value = value;
   }
   for (const part of dialog.querySelectorAll("[data-before-secret]")) part.hidden = false;
@@ -480,7 +485,9 @@ export function settle() {
 function arrive() {
   settle();
   connect();
-  if (team) showConnection(team.socket.status);
+  if (!team) return;
+  showConnection(team.socket.status);
+  if (pageSeq() < team.socket.lastSeq) follow("*"); // it came while this page was on its way
 }
 
 document.body.addEventListener("htmx:afterSettle", arrive);

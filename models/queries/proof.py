@@ -382,8 +382,12 @@ class _Signed:
     def _problem(self, row: Any, checkpoint: Checkpoint, *, vouched: bool) -> Problem | None:
         if self.keys.public_keys and not vouched:
             known = checkpoint.key_id in self.keys.public_keys
-            detail = "has a wrong signature" if known else "is signed with a key that is not ours"
-            return Problem(row.seq, Kind.checkpoint, f"Its checkpoint {detail}.")
+            detail = (
+                "Its checkpoint has a wrong signature."
+                if known
+                else "Its checkpoint is signed with a key that is not ours."
+            )
+            return Problem(row.seq, Kind.checkpoint, detail)
         if row.beyond:
             return Problem(row.seq, Kind.checkpoint, "It is signed, and the log ends before it.")
         if row.holds is False:

@@ -1,6 +1,7 @@
 """Bad input on every route, generated from its schema: 422 with a message per field, and never a 500."""
 
 import json
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -10,6 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from marshmallow import fields, validate
 
+from api.problem_texts import LONGEST
 from api.schemas.base import Boolean, Email, Integer, JsonValue, Text, Time
 from api.schemas.roles import RoleName
 from tests.api.routes import BODY_ROUTES, LIST_ROUTES, Route
@@ -187,11 +189,17 @@ def bad_bodies(route: Route) -> list[Any]:
     return cases
 
 
+HANGUL = re.compile("[가-힣]")
+
+
 def assert_invalid(answer: Answer, field: str) -> None:
     assert (answer.status_code, answer.json["code"]) == (422, "validation_failed"), answer.text[:300]
     assert answer.mimetype == "application/problem+json"
     assert list(answer.json["errors"]) == [field], answer.text[:300]
     assert _messages(answer.json["errors"][field])
+    if answer.headers["Content-Language"] == "ko":
+        said = [each for each in _messages(answer.json["errors"]) if len(each) <= LONGEST]
+        assert [each for each in said if not HANGUL.search(each)] == []
 
 
 @pytest.mark.parametrize("route", BODY_ROUTES, ids=str)
@@ -447,6 +455,8 @@ class Scene:
         self.backfill_id = backfill.json["id"]
 
     def call(self, route: Route, **kwargs: Any) -> Answer:
+        """As somebody whose browser asks for Korean."""
+        kwargs["headers"] = {"Accept-Language": "ko"}
         # A member who is nobody: a role that some input happens to name can't be taken from anyone.
         path = route.path(
             team_id=self.team.id,

@@ -8,6 +8,7 @@ from axe_playwright_python.base import AXE_SCRIPT
 from flask import Flask
 from playwright.sync_api import Error, Page
 
+from api.console.words import KEPT
 from api.resource import Need, declared
 from tests.console.conftest import Screen, ScreenOf
 from tests.console.realistic import Scene
@@ -131,6 +132,9 @@ def _faults(page: Page, language: str, *, dialogs: bool) -> list[str]:
         page.evaluate("(id) => document.getElementById(id).close()", dialog)
     if wide := overflow(page):
         found.append(wide)
+    found += (
+        [f"says {word!r} to who reads {language}" for word in untranslated(page)] if language != "en" else []
+    )
     if (said := page.evaluate("document.documentElement.lang")) != language:
         found.append(f"says that it is in {said!r}")
     if (headings := page.locator("h1").count()) != 1:
@@ -150,6 +154,23 @@ def violations(page: Page, within: str | None = None) -> list[str]:
         for each in found["violations"]
         for node in each["nodes"]
     ]
+
+
+def untranslated(page: Page) -> list[str]:
+    """Kept values (a role, a state) that stand there by themselves as the API writes them."""
+    found: list[str] = page.evaluate(
+        """(kept) => {
+          const texts = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+          const found = new Set();
+          while (texts.nextNode()) {
+            const text = texts.currentNode.textContent.trim();
+            if (kept.includes(text) && !texts.currentNode.parentElement.closest(".mono, code, pre, script, template")) found.add(text);
+          }
+          return [...found];
+        }""",
+        list(KEPT),
+    )
+    return found
 
 
 def overflow(page: Page) -> str | None:

@@ -149,7 +149,7 @@ def _work(team: TeamSetting, rooms: list[UUID], agent: dict[str, Any]) -> str:
     for number, (title, state, tokens) in enumerate(WORK):
         path = f"{team.path}/workspaces/{rooms[number % len(rooms)]}/tasks"
         body = {"title": title, "prompt": "Use the shared style guide.\nKeep it to one page."}
-        if number % 3 == 0:
+        if number % 3 == 0 or state == "processing":
             body["assignee_id"] = str(team.owner.id)
         task = f"{team.path}/tasks/{_made(team.owner, path, body)['id']}"
         ends: dict[str, list[tuple[str, dict[str, Any]]]] = {

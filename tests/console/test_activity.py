@@ -200,6 +200,23 @@ def test_the_histogram_counts_and_filters(
     expect(page.locator("#density")).to_contain_text("too many to count")
 
 
+def test_the_bars_of_the_histogram_are_one_stop_and_arrows_go_among_them(
+    team: TeamSetting, screen_of: ScreenOf
+) -> None:
+    settle(team)
+    page = screen_of(team.owner).open(f"{team.path}/activity")
+    stops = page.locator(".bars a[tabindex='0']")
+    expect(stops).to_have_count(1)
+    stops.focus()
+    page.keyboard.press("ArrowLeft")
+    expect(page.locator(".bars a").nth(-2)).to_be_focused()
+    page.keyboard.press("End")
+    expect(page.locator(".bars a").last).to_be_focused()
+    expect(stops).to_have_count(1)
+    page.keyboard.press("Enter")
+    expect(page.locator(".chip", has_text="From")).to_be_visible()
+
+
 def test_facets_count_people_and_agents(team: TeamSetting, screen_of: ScreenOf) -> None:
     agent = make_agent(team)
     key = make_key(team, team.owner, "tasks:create", agent_id=agent["id"])

@@ -11,7 +11,20 @@ DAYS = [date(2025, 1, 1) + timedelta(days=number) for number in range(31)]
 
 @pytest.mark.parametrize(
     ("value", "top"),
-    [(0, 1), (1, 1), (2, 2), (3, 5), (20, 20), (21, 25), (25, 25), (26, 50), (51, 100), (999, 1000)],
+    [
+        (0, 1),
+        (1, 1),
+        (2, 2),
+        (3, 3),
+        (20, 20),
+        (21, 25),
+        (25, 25),
+        (26, 30),
+        (31, 40),
+        (51, 80),
+        (81, 100),
+        (999, 1000),
+    ],
 )
 def test_a_scale_ends_at_a_round_number(value: int, top: int) -> None:
     assert charts.nice(value) == top

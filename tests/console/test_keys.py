@@ -53,6 +53,29 @@ def test_all_that_only_reads_is_chosen_at_once(team: TeamSetting, screen_of: Scr
     expect(page.locator("#new-key [value='members:create']")).not_to_be_checked()
 
 
+def test_another_role_of_an_agent_is_weighed_before_it_is_saved(
+    team: TeamSetting, screen_of: ScreenOf
+) -> None:
+    agent = make_agent(team, "viewer", "Scout")
+    page = screen_of(team.owner).open(f"/teams/{team.id}/keys")
+    page.click(f"#agent-{agent['id']} [data-open=edit-agent]")
+    change = page.locator("#agent-change")
+    expect(change).to_be_empty()
+    page.select_option("#f-edit-agent-role", "member")
+    expect(change.locator(".gain")).to_contain_text("+ tasks:create")
+    expect(change.locator(".loss")).to_have_count(0)
+    page.select_option("#f-edit-agent-role", "viewer")
+    expect(change).to_be_empty()
+    page.select_option("#f-edit-agent-role", "member")
+    page.click("#edit-agent button.primary")
+    page.wait_for_selector("#edit-agent", state="hidden")
+    expect(page.locator(f"#agent-{agent['id']}")).to_contain_text("member")
+    page.click(f"#agent-{agent['id']} [data-open=edit-agent]")
+    expect(change).to_be_empty()
+    page.select_option("#f-edit-agent-role", "viewer")
+    expect(change.locator(".loss")).to_contain_text("− tasks:create")  # noqa: RUF001  a minus sign
+
+
 def test_an_agent_is_made_gets_a_key_and_another_role_and_goes(
     team: TeamSetting, screen_of: ScreenOf
 ) -> None:
