@@ -10,7 +10,10 @@ from webargs.flaskparser import FlaskParser
 from models import json_text
 from models.errors import Invalid
 
-dumps = json_text.dumps
+
+def dumps(value: Any) -> str:
+    """JSON as answers have it: times in UTC with a Z."""
+    return json_text.dumps(value, utc_as_z=True)
 
 
 class Json(JSONProvider):

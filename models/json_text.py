@@ -3,6 +3,8 @@
 import json
 import math
 from collections.abc import Iterable
+from datetime import date
+from functools import partial
 from itertools import chain
 from typing import Any
 
@@ -27,13 +29,23 @@ def loads(text: bytes | str) -> Any:
         raise ValueError(f"{error.msg} at line {error.lineno}, column {error.colno}") from error
 
 
-def dumps(value: Any) -> str:
-    """Compact JSON; UUIDs and times as strings. Integers of any size stay exact, half surrogates are escaped."""
+def dumps(value: Any, *, utc_as_z: bool = False) -> str:
+    """
+    Compact JSON; UUIDs and times as strings, those in UTC with a Z or with +00:00. Integers of any size stay exact, half
+    surrogates are escaped.
+    """
     try:
-        return orjson.dumps(value).decode()
+        return orjson.dumps(value, option=orjson.OPT_UTC_Z if utc_as_z else None).decode()
     except TypeError:
         # An integer past 64 bits, or half of a surrogate pair (in the name of an unknown field).
-        return json.dumps(value, separators=(",", ":"), default=str)
+        return json.dumps(value, separators=(",", ":"), default=partial(_text, utc_as_z=utc_as_z))
+
+
+def _text(value: Any, *, utc_as_z: bool) -> str:
+    if not isinstance(value, date):  # which a datetime is, too
+        return str(value)
+    text = value.isoformat()
+    return text.replace("+00:00", "Z") if utc_as_z else text
 
 
 def problem_with(value: Any) -> str | None:
