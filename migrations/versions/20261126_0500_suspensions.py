@@ -4,7 +4,7 @@ import sqlalchemy as sa
 from alembic import op
 
 revision = "5da733c6be99"
-down_revision = "4c96f22b5ad8"
+down_revision = "5da7033c6be9"
 branch_labels = None
 depends_on = None
 
