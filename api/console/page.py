@@ -3,6 +3,7 @@ A page: what `get` returns, in its template, within the frame that all pages sha
 browser asks of the API, by the same cookie. So a page can do nothing that the API can't.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 from urllib.parse import urlencode
@@ -14,13 +15,17 @@ from werkzeug.wrappers import Response as AnyResponse
 
 from api import assets, cookies
 from api.console import formats, sentences, words
+from api.console.effects import answer
 from api.errors import STATUS, http_problem, log
 from api.problem_texts import said
 from api.resource import Resource
+from models.access.entry import Access
 from models.access.permissions import Permission
+from models.database import transaction
 from models.errors import DomainError, NotFound, PermissionDenied, Unauthenticated
 from models.queries import activity, teams, users
 from models.queries.paging import Page as PageOfRows
+from models.queries.permissions import Subject
 
 blueprint = Blueprint("console", __name__, template_folder="templates")
 
@@ -119,10 +124,20 @@ def show_error(error: DomainError) -> Response | AnyResponse:
     if isinstance(error, PermissionDenied) and error.missing in set(Permission):
         what = gettext(Permission(error.missing).description).rstrip(".")
         detail = gettext("Your role does not grant what this page needs: %(what)s.", what=what)
-        return error_page(403, detail, missing=error.missing)
+        return error_page(403, detail, missing=error.missing, givers=_givers(Permission(error.missing)))
     if isinstance(error, NotFound):
         return error_page(404, gettext("It is not here, or it is not yours to see."))
     return error_page(STATUS[error.code], said(error.detail))
+
+
+def _givers(missing: Permission) -> list[str]:
+    """The names of those who could give the permission to whoever asks, if who is in the team is theirs to see."""
+    access: Access | None = g.get("access")
+    if access is None or Permission.members_read not in access.permissions:
+        return []
+    with transaction() as session:
+        found = answer(session, access, Subject(access.user_id), missing)
+        return [giver.user.name for giver in found.givers]
 
 
 @blueprint.errorhandler(HTTPException)
@@ -146,7 +161,9 @@ def show_unexpected(error: Exception) -> Response:
     return error_page(500, gettext("Something went wrong on our side."))
 
 
-def error_page(status: int, detail: str, *, missing: str | None = None) -> Response:
+def error_page(
+    status: int, detail: str, *, missing: str | None = None, givers: Sequence[str] = ()
+) -> Response:
     """What happened, what to do, and the request's id to copy."""
     token = cookies.token()
     return make_response(
@@ -155,6 +172,7 @@ def error_page(status: int, detail: str, *, missing: str | None = None) -> Respo
             status=status,
             detail=detail,
             missing=missing,
+            givers=givers,
             request_id=g.get("request_id"),
             csrf_token=cookies.csrf_token(token) if token else "",
         ),

@@ -10,7 +10,7 @@ from api.console.query import cursor_page, uuid_argument
 from api.resource import requires
 from models.access.permissions import Permission
 from models.operations.tasks import LEADS_TO
-from models.queries import activity, agents, members, tasks, workspaces
+from models.queries import activity, agents, ledger, members, tasks, workspaces
 from models.queries.activity_filters import ActivityFilter
 from models.queries.paging import Page as PageOfRows
 
@@ -66,6 +66,10 @@ class Task(Page):
             "task": task,
             "workspace": workspaces.get(self.session, self.access, task.workspace_id),
             "people": {member.user_id: member.user.name for member in people},
+            "agent": agents.get(self.session, self.access, task.agent_id) if task.agent_id else None,
+            "tokens": ledger.of_task(self.session, self.access, task_id)
+            if self.may(Permission.usage_read)
+            else [],
             "history": activity.in_team(
                 self.session,
                 self.access,

@@ -158,7 +158,8 @@ class Said(fields.String):
     """A text of ours, in the language of whoever asks."""
 
     def _serialize(self, value: Any, attr: str | None, obj: Any, **kwargs: Any) -> Any:
-        return said(super()._serialize(value, attr, obj, **kwargs))
+        text = super()._serialize(value, attr, obj, **kwargs)
+        return said(text) if isinstance(text, str) else text
 
 
 class QueryInteger(fields.Integer):

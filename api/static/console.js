@@ -5,6 +5,7 @@
  *   data-api="POST /teams/…"    a form or button that asks the API. {name} in it is taken from a field marked data-path
  *     data-constant='{…}'       merged into the body
  *     data-goto="/…"            where to go afterwards ({id} of the answer); data-refresh-after: this page anew;
+ *     data-optimistic: its row goes at once, and comes back if the API refuses;
  *     data-say="…"              what to say afterwards; data-close: closes its dialog; data-secret: shows [data-secret-field]s of the answer, which a [data-secret-copy] copies
  *     data-keep: what was typed stays;  data-shows="id": the answer in that part: its [data-answer] fields (data-words: said so), [data-answer-if] and
  *     [data-answer-unless] parts, [data-answer-list] by its template;  data-opens="field": the address of ours in that field
@@ -109,11 +110,14 @@ async function act(element, form) {
   if (form) clearProblem(form);
   button.setAttribute("aria-busy", "true");
   button.disabled = true;
+  const gone = "optimistic" in element.dataset ? element.closest("li, tr") : null;
+  if (gone) gone.hidden = true;
   leaving = "goto" in element.dataset;
   const answer = await ask(method, path, body);
   leaving &&= answer.ok;
   button.removeAttribute("aria-busy");
   button.disabled = false;
+  if (gone && !answer.ok) gone.hidden = false;
   if (!answer.ok) {
     if (form) showProblem(form, answer.problem);
     else toast(answer.problem.detail, true);

@@ -14,6 +14,7 @@ from models.errors import NotFound
 from models.queries import workspaces
 from models.queries.paging import Page, Slice, keyset
 from models.tables import UsageLedger
+from models.tables.usage import Metric, TokenPart
 
 EXTERNAL = "external:"
 """Keeps a reporter's ids apart from the keys that we derive."""
@@ -79,6 +80,14 @@ def get(session: Session, access: Access, ledger_id: UUID) -> LedgerView:
     if row is None:
         raise NotFound("ledger row")
     return LedgerView(*row)
+
+
+def of_task(session: Session, access: Access, task_id: UUID) -> list[UsageLedger]:
+    """What completing the task counted of tokens, by part where that was said; of a task that the caller may see."""
+    counted = f"task:{task_id}:completed"
+    keys = [f"{counted}:{Metric.llm_tokens_used}", *(f"{counted}:tokens:{part}" for part in TokenPart)]
+    statement = select(UsageLedger).where(UsageLedger.team_id == access.team_id, UsageLedger.key.in_(keys))
+    return list(session.scalars(statement.order_by(UsageLedger.id)))
 
 
 def taking_back(session: Session, access: Access, ledger_id: UUID) -> LedgerView:

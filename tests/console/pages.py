@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Literal
 
 from axe_playwright_python.base import AXE_SCRIPT
 from flask import Flask
@@ -10,7 +11,7 @@ from playwright.sync_api import Error, Page
 
 from api.console.words import KEPT
 from api.resource import Need, declared
-from tests.console.conftest import Screen, ScreenOf
+from tests.console.conftest import WIDTHS, Screen, ScreenOf
 from tests.console.realistic import Scene
 from tests.factories import Person
 
@@ -22,6 +23,13 @@ STATES = (
 )
 ELSEWHERE = {"home"}
 """Lead on to another page."""
+LOOKS: tuple[tuple[int, Literal["light", "dark"], bool], ...] = (
+    (WIDTHS["desktop"], "light", True),
+    (WIDTHS["desktop"], "dark", False),
+    (WIDTHS["phone"], "dark", True),
+    (WIDTHS["phone"], "light", False),
+)
+"""A page is loaded once and looked at in each: width, theme, and whether by all of axe's rules. Of them contrast alone is the theme's."""
 
 
 @dataclass(frozen=True)
@@ -97,7 +105,7 @@ class Visitors:
         return screen
 
     def faults(self, place: Place) -> list[str]:
-        """What is wrong with the page."""
+        """What is wrong with the page, in every look."""
         screen = self.open(place)
         try:
             # The dialogs of an empty team's page are those of the other's.
@@ -111,9 +119,8 @@ class Visitors:
 
 def _faults(page: Page, language: str, *, dialogs: bool) -> list[str]:
     """What is wrong with a page that is open: axe's rules, on its dialogs as well, its width, language and headings."""
-    found = []
     page.evaluate("document.querySelectorAll('main details').forEach((one) => { one.open = true; })")
-    found += violations(page)
+    found = _in_every_look(page)
     # A closed dialog may lead elsewhere.
     page.evaluate("window.addEventListener('close', (event) => event.stopImmediatePropagation(), true)")
     names = page.evaluate("[...document.querySelectorAll('dialog[id]')].map((one) => one.id)")
@@ -126,15 +133,10 @@ def _faults(page: Page, language: str, *, dialogs: bool) -> list[str]:
             }""",
             dialog,
         )
-        found += [f"#{dialog}: {each}" for each in violations(page, f"#{dialog}")]
-        if wide := overflow(page):
-            found.append(f"#{dialog}: {wide}")
+        found += _in_every_look(page, f"#{dialog}")
         page.evaluate("(id) => document.getElementById(id).close()", dialog)
-    if wide := overflow(page):
-        found.append(wide)
-    found += (
-        [f"says {word!r} to who reads {language}" for word in untranslated(page)] if language != "en" else []
-    )
+    if language != "en":
+        found += [f"says {word!r} to who reads {language}" for word in untranslated(page)]
     if (said := page.evaluate("document.documentElement.lang")) != language:
         found.append(f"says that it is in {said!r}")
     if (headings := page.locator("h1").count()) != 1:
@@ -142,12 +144,28 @@ def _faults(page: Page, language: str, *, dialogs: bool) -> list[str]:
     return found
 
 
-def violations(page: Page, within: str | None = None) -> list[str]:
-    """What breaks one of axe's rules; its own files are ours, so it need not fetch styles to read them."""
+def _in_every_look(page: Page, within: str | None = None) -> list[str]:
+    found = []
+    for width, theme, by_all in LOOKS:
+        page.set_viewport_size({"width": width, "height": 900})
+        page.emulate_media(color_scheme=theme)
+        faults = violations(page, within, by_all=by_all)
+        if wide := overflow(page):
+            faults.append(wide)
+        found += [f"{within or 'page'}, {width} px, {theme}: {fault}" for fault in faults]
+    page.set_viewport_size({"width": WIDTHS["desktop"], "height": 900})
+    return found
+
+
+def violations(page: Page, within: str | None = None, *, by_all: bool = True) -> list[str]:
+    """What breaks one of axe's rules, or that of contrast; its own files are ours, so it need not fetch styles to read them."""
     if not page.evaluate("'axe' in window"):
         page.evaluate(AXE_SCRIPT)
     found = page.evaluate(
-        "(within) => axe.run(within ?? document, { resultTypes: ['violations'], preload: false })", within
+        """([within, only]) => axe.run(within ?? document, {
+          resultTypes: ["violations"], preload: false, ...(only && { runOnly: { type: "rule", values: only } }),
+        })""",
+        [within, None if by_all else ["color-contrast"]],
     )
     return [
         f"{each['id']}: {node['target']} {node['html'][:160]} {node.get('failureSummary', '')[-200:]}"

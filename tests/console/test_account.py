@@ -3,7 +3,7 @@
 import pyotp
 import pytest
 from flask import Flask
-from playwright.sync_api import expect
+from playwright.sync_api import Route, expect
 
 from api.console.account import device
 from tests.accounts import PASSWORD, Account
@@ -85,6 +85,22 @@ def test_new_recovery_codes_replace_the_old(account: Account, screen_of: ScreenO
     fresh = page.locator("#codes li").first.text_content() or ""
     assert account.sign_in(code=old[1]).status_code == 401
     assert account.sign_in(code=fresh).status_code == 200
+
+
+def test_a_session_goes_at_once_and_comes_back_if_that_is_refused(
+    account: Account, screen_of: ScreenOf
+) -> None:
+    account.another_session()
+    screen = screen_of(account.person)
+    page = screen.open("/account")
+    waiting: list[Route] = []
+    page.route("**/me/sessions/*", waiting.append)
+    page.click("#sessions >> text=End")
+    expect(page.locator("#sessions li:visible")).to_have_count(1)
+    waiting[0].fulfill(status=503, content_type="application/problem+json", body='{"detail": "Not now."}')
+    expect(page.locator("#sessions li:visible")).to_have_count(2)
+    expect(page.locator(".toast")).to_have_text("Not now.")
+    screen.expect_complaint("503")
 
 
 def test_one_session_ends_and_then_all_others(account: Account, screen_of: ScreenOf) -> None:

@@ -31,7 +31,7 @@ def test_a_scale_ends_at_a_round_number(value: int, top: int) -> None:
 
 
 def test_a_bar_is_as_high_as_its_share_of_the_scale() -> None:
-    chart = charts.by_day(DAYS, {DAYS[0]: {1: 30, 0: 10, 2: 20}}, today=DAYS[0], pace=50, even=None)
+    chart = charts.by_day(DAYS, {DAYS[0]: {1: 30, 0: 10, 2: 20}}, today=DAYS[0], pace=100, even=None)
     first, second = chart.bars[:2]
     assert (chart.top, first.value) == (100, 60)
     assert [(piece.rank, piece.y, piece.height) for piece in first.pieces] == [
@@ -41,7 +41,7 @@ def test_a_bar_is_as_high_as_its_share_of_the_scale() -> None:
     ]
     assert not first.is_ahead
     assert second.is_ahead
-    assert chart.projection == charts.Line(1, 50, 31, 50)
+    assert chart.projection == charts.Line(1, 0, 31, 0)
 
 
 def test_adding_up_ends_where_the_projection_begins() -> None:

@@ -2,16 +2,8 @@
 
 from flask.testing import FlaskClient
 
-from api import cookies
-from tests.factories import Answer, Person, TeamSetting, make_person
-
-HTML = {"Accept": "text/html,application/xhtml+xml,*/*;q=0.8"}
-
-
-def look(person: Person, path: str, language: str = "en") -> Answer:
-    client = person.app.test_client()
-    client.set_cookie(cookies.NAME, person.token)
-    return client.get(path, headers={**HTML, "Accept-Language": language})
+from tests.console.html import HTML, look
+from tests.factories import TeamSetting, join, make_person, make_role
 
 
 def test_forbidden_says_what_is_missing_and_who_gives_it(team: TeamSetting) -> None:
@@ -19,12 +11,21 @@ def test_forbidden_says_what_is_missing_and_who_gives_it(team: TeamSetting) -> N
     assert shown.status_code == 403
     for words in (
         "Your role does not grant what this page needs: See API keys and agents.",
-        "Whoever manages roles in your team can give it.",
+        "These people can give it: Owner, Admin.",
         "api_keys:read",
         shown.headers["X-Request-Id"],
     ):
         assert words in shown.text
     assert "API 키와 에이전트를 봅니다" in look(team.viewer, f"/teams/{team.id}/keys", "ko").text
+
+
+def test_who_may_not_see_members_is_not_told_their_names(team: TeamSetting) -> None:
+    make_role(team, "reader", "teams:read")
+    reader = join(team, "reader", "Reader")
+    shown = look(reader, f"/teams/{team.id}/keys")
+    assert shown.status_code == 403
+    assert "Whoever manages roles in your team can give it." in shown.text
+    assert "Admin" not in shown.text
 
 
 def test_a_strangers_team_looks_like_one_that_is_not_there(team: TeamSetting) -> None:
