@@ -1,4 +1,9 @@
-"""The web server: gevent workers, each of which keeps thousands of sockets open."""
+"""
+The web server: gevent workers, each of which keeps thousands of sockets open.
+
+The master loads nothing of the product but its settings, and forgets these again: on SIGHUP it starts workers with the code as it
+is then. The old ones serve on until the new ones can, which takes seconds, and then finish what they are at.
+"""
 
 # ruff: noqa: N999 (the name that gunicorn's users look for)
 
@@ -7,12 +12,16 @@ from gevent import monkey
 monkey.patch_all()  # before anything else is imported: what keeps an unpatched socket or lock blocks every other socket
 
 import gc  # noqa: E402
+import mmap  # noqa: E402
 import resource  # noqa: E402
+import signal  # noqa: E402
+import struct  # noqa: E402
 import sys  # noqa: E402
+import time  # noqa: E402
 from typing import Any  # noqa: E402
 
 import gevent  # noqa: E402
-from prometheus_client.multiprocess import mark_process_dead  # noqa: E402
+from gunicorn.workers.ggevent import GeventWorker  # noqa: E402
 
 from models.settings import settings  # noqa: E402
 
@@ -24,10 +33,9 @@ resource.setrlimit(
 bind = f"{settings().bind_host}:{settings().port}"
 backlog = 4096
 workers = settings().web_workers
-worker_class = "gevent"
 worker_connections = 20_000
 keepalive = 75
-graceful_timeout = 5  # the supervisor kills after 7, a container runtime after 10
+graceful_timeout = 30  # for what is being answered; idle connections are closed sooner (`Worker`)
 
 accesslog = None  # the application logs its requests itself; a line from here would hold `?token=`
 errorlog = "-"
@@ -37,23 +45,97 @@ control_socket_disable = True
 forwarded_allow_ips = ""
 secure_scheme_headers: dict[str, str] = {}
 
+del sys.modules["models.settings"]
+
+
+FOLLOWED_WITHIN_S = 120.0
+"""So long old workers serve on while new ones load the product; then something is wrong with those."""
+IDLE_S = 2.0
+"""So long a stopping worker waits for another request on connections that are kept alive: each is told then to close."""
+AGES = struct.Struct("QQ")
+READY_AT, LARGEST_AGE = AGES.size, 1 << 16
+
+
+class Worker(GeventWorker):  # type: ignore[misc]  # gunicorn has no types
+    """Stops in an order that fails nobody: not before its followers can serve, and not with a request unanswered."""
+
+    followers: mmap.mmap
+    """Shared with all: the ages of the workers that a reload starts, first and last, and a mark for each that can serve."""
+    answering = 0
+
+    def handle_exit(self, _signal: int, _frame: object) -> None:
+        gevent.spawn(self._leave)
+
+    def handle_request(self, *request: Any) -> Any:
+        self.answering += 1
+        try:
+            return super().handle_request(*request)
+        finally:
+            self.answering -= 1
+
+    def _leave(self) -> None:
+        give_up = time.monotonic() + FOLLOWED_WITHIN_S
+        while self._is_followed() and time.monotonic() < give_up:
+            gevent.sleep(0.1)
+        self.alive = False
+        idle_since = time.monotonic()
+        while time.monotonic() - idle_since < IDLE_S:
+            gevent.sleep(0.1)
+            if self.answering:
+                idle_since = time.monotonic()
+        self.cfg.set("graceful_timeout", 0)
+
+    def _is_followed(self) -> bool:
+        """Whether a reload has started workers in the place of this one that can't serve yet."""
+        first, last = AGES.unpack_from(self.followers)
+        ready = (self.followers[READY_AT + age % LARGEST_AGE] for age in range(first, last + 1))
+        return bool(self.age < first and not all(ready))
+
+
+worker_class = Worker
+
+
+def on_starting(server: Any) -> None:
+    server.followers = mmap.mmap(-1, READY_AT + LARGEST_AGE)
+
+
+def on_reload(server: Any) -> None:
+    first, last = server.worker_age + 1, server.worker_age + server.cfg.workers
+    for age in range(first, last + 1):
+        server.followers[READY_AT + age % LARGEST_AGE] = 0
+    AGES.pack_into(server.followers, 0, first, last)
+
+
+def pre_fork(server: Any, worker: Any) -> None:
+    worker.followers = server.followers
+
+
+def post_fork(_server: Any, _worker: Any) -> None:
+    """A worker whose master was killed stops by itself, and lets go of the port that the next master needs."""
+    from models.processes import die_with_parent
+
+    die_with_parent(signal.SIGTERM)
+
 
 def post_worker_init(worker: Any) -> None:
     """Runs in each worker once its application is loaded."""
+    from models.metrics import retire_dead
+    from models.tracing import tracing
+
     gc.collect()
     gc.freeze()  # else each full collection walks through all that never goes away, while every socket waits
+    retire_dead()  # those that this worker follows
+    tracing.start("agenthq-web")
     gevent.spawn(_close_sockets_on_stop, worker)
-
-
-def child_exit(_server: Any, worker: Any) -> None:
-    """A worker that is gone has no open sockets; what it counted stays."""
-    if settings().metrics_directory:
-        mark_process_dead(worker.pid)  # type: ignore[no-untyped-call]
+    worker.followers[READY_AT + worker.age % LARGEST_AGE] = 1
 
 
 def worker_exit(_server: Any, _worker: Any) -> None:
     """Sockets are no requests to gunicorn, which would end the worker in the middle of their goodbyes."""
+    from models.tracing import tracing
+
     _close_sockets()
+    tracing.stop()
 
 
 def _close_sockets_on_stop(worker: Any) -> None:

@@ -191,7 +191,11 @@ def _app_programs(settings: Settings) -> list[Program]:
     level = f"--loglevel={settings.log_level}"
     schedule = f"--schedule={settings.data_directory / 'beat-schedule'}"
     return [
-        Program("web", [sys.executable, "-m", "gunicorn", "--config", "api/gunicorn.conf.py", "wsgi:app"]),
+        Program(
+            "web",
+            [sys.executable, "-m", "gunicorn", "--config", "api/gunicorn.conf.py", "wsgi:app"],
+            stop_seconds=35,
+        ),
         Program("worker", [*celery, "worker", level, "--without-gossip", "--without-mingle"]),
         Program("beat", [*celery, "beat", level, schedule]),
     ]

@@ -7,13 +7,12 @@ from collections.abc import Iterator
 from flask import Blueprint, Flask, Response, g, request
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Metric, generate_latest
 from prometheus_client.core import GaugeMetricFamily
-from prometheus_client.multiprocess import MultiProcessCollector
-from prometheus_client.registry import REGISTRY, Collector
+from prometheus_client.registry import Collector
 
 from api.resource import PUBLIC, requires
 from models.database import transaction
 from models.errors import DomainError, NotFound
-from models.metrics import HTTP_SECONDS
+from models.metrics import HTTP_SECONDS, counted
 from models.queries.backlog import backlog
 from models.settings import settings
 
@@ -24,8 +23,18 @@ HELP = {
     "usage_rows": "Ledger rows that are not folded yet.",
     "usage_seconds": "Age of the oldest of them.",
     "mails": "Mails that wait to be sent.",
+    "mails_seconds": "For how long the one has been due that has been for longest.",
     "mails_failed": "Mails that were given up.",
     "tasks_expired": "Tasks whose lease ran out and that nobody returned yet.",
+    "webhooks": "Webhooks that are behind their team's log and could be sent to now.",
+    "webhooks_seconds": "For how long the one could have been that has waited for longest.",
+    "deliveries_dead": "Deliveries that were given up.",
+    "exports": "Exports of logs that wait or are being written.",
+    "exports_seconds": "For how long the one has been due that has been for longest.",
+    "payments": "Orders to the payment provider that wait.",
+    "payments_failed": "Orders to the payment provider that were given up.",
+    "closes_mismatched": "Months that can't be closed, as their sums differ.",
+    "usage_differences": "Days on which what was folded is not what the ledger says.",
 }
 
 
@@ -47,18 +56,16 @@ class BacklogCollector(Collector):
 @blueprint.get("/metrics")
 @requires(PUBLIC)
 def metrics() -> Response:
-    """In Prometheus' text format; for whoever sends METRICS_TOKEN as bearer, if one is set."""
-    wanted = settings().metrics_token
+    """In Prometheus' text format; for whoever sends METRICS_TOKEN, or one of several, as bearer, if any is set."""
+    wanted = settings().metrics_token.replace(",", " ").split()
     scheme, _, sent = request.headers.get("Authorization", "").partition(" ")
-    if wanted and not (scheme.lower() == "bearer" and hmac.compare_digest(sent.encode(), wanted.encode())):
+    known = [hmac.compare_digest(sent.encode(), each.encode()) for each in wanted]
+    if wanted and not (scheme.lower() == "bearer" and any(known)):
         raise NotFound("page")
     registry = CollectorRegistry()
-    if settings().metrics_directory:
-        MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
-    else:
-        registry.register(REGISTRY)
     registry.register(BacklogCollector())
-    return Response(generate_latest(registry), content_type=CONTENT_TYPE_LATEST)
+    waiting = generate_latest(registry)
+    return Response(counted() + waiting, content_type=CONTENT_TYPE_LATEST)
 
 
 def observe(response: Response) -> Response:

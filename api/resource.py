@@ -31,6 +31,7 @@ from models.errors import DomainError, PermissionDenied, PreconditionFailed
 from models.events.record import EVENTS_RECORDED
 from models.metrics import ENTER_SECONDS
 from models.operations import refusals
+from models.tracing import tracing
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -168,7 +169,8 @@ class Resource(MethodView):
                     wake_drain()
 
     def _respond(self, path: dict[str, Any]) -> Response:
-        response: Response = make_response(current_app.ensure_sync(super().dispatch_request)(**path))
+        with tracing.span(f"operation {request.endpoint}"):
+            response: Response = make_response(current_app.ensure_sync(super().dispatch_request)(**path))
         # An answer with a secret is of nothing that could be read again.
         tagged = self.shown_as is not None and self.secret_of is None
         if tagged and response.is_json and 200 <= response.status_code < 300:

@@ -20,7 +20,8 @@ from xmlrpc.client import ServerProxy  # to our own supervisord, through its soc
 import psutil
 from supervisor.xmlrpc import SupervisorTransport
 
-from api.embedded import StackError, die_with_parent, log_tail, private_directory, socket_directory
+from api.embedded import StackError, log_tail, private_directory, socket_directory
+from models.processes import die_with_parent
 
 ROOT = Path(__file__).resolve().parent.parent
 MARK = "AGENTHQ_STACK"

@@ -4,6 +4,7 @@ Alembic's environment: the tables of models/tables, one transaction a migration,
 A revision never imports application code: it must do tomorrow what it did on the day it was written.
 """
 
+import time
 from typing import Any
 
 from alembic import context
@@ -15,6 +16,7 @@ from models.database import migration_engine
 from models.grants import grant
 from models.settings import settings
 
+LOOK_S = 0.1
 LOCK = 4_117_031_977  # two processes that start at once: one migrates, the other waits for it
 
 
@@ -24,10 +26,11 @@ def is_ours(_object: Any, name: str | None, type_: str, reflected: bool, _compar
 
 
 def migrate(connection: Connection) -> None:
-    # Waiting for another migration is no fault, however long it takes; these would cut it short.
-    connection.execute(text("SET lock_timeout = 0"))
-    connection.execute(text("SET statement_timeout = 0"))
-    connection.execute(text("SELECT pg_advisory_lock(:lock)"), {"lock": LOCK})
+    # Waiting for another migration is no fault, however long it takes.
+    # Asked again and again, outside of any transaction: an index that is made CONCURRENTLY waits for all that are open.
+    while not connection.scalar(text("SELECT pg_try_advisory_lock(:lock)"), {"lock": LOCK}):
+        connection.commit()
+        time.sleep(LOOK_S)
     connection.execute(text("SET lock_timeout = '4s'"))
     connection.execute(text("SET statement_timeout = '60s'"))
     connection.commit()

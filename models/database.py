@@ -15,6 +15,7 @@ from sqlalchemy.pool import NullPool
 from models import json_text
 from models.errors import Unavailable, for_constraint
 from models.settings import settings
+from models.tracing import tracing
 
 # A statement or a lock that takes longer than this is a fault, not a wait: it ends itself instead of holding others up.
 SESSION_OPTIONS = "-c statement_timeout=30000 -c lock_timeout=5000 -c idle_in_transaction_session_timeout=60000 -c timezone=UTC"
@@ -114,7 +115,8 @@ def _session(bind: Engine) -> Iterator[Session]:
     session = Session(bind, expire_on_commit=False)
     try:
         yield session
-        session.commit()
+        with tracing.span("commit"):
+            session.commit()
     except IntegrityError as error:
         _roll_back(session)
         if domain_error := for_constraint(violated_constraint(error)):

@@ -88,11 +88,13 @@ class Settings:
     stripe_api_base: str
     """Where Stripe's API is."""
     metrics_token: str
-    """What `/metrics` asks for as bearer; empty: nothing."""
+    """What `/metrics` asks for as bearer, any one of several; empty: nothing."""
     metrics_directory: str | None
     """Where processes that are watched together keep what they counted; prometheus-client reads the variable, too."""
     worker_metrics_port: int
     """Where a worker serves what its processes counted; 0: nowhere."""
+    traces: bool
+    """Whether traces are sent: where to and how, OpenTelemetry reads from its own variables."""
     log_level: str
     log_format: str
     """json, or console for people."""
@@ -152,6 +154,11 @@ class Settings:
             metrics_token=env.str("METRICS_TOKEN", ""),
             metrics_directory=env.str("PROMETHEUS_MULTIPROC_DIR", "") or None,
             worker_metrics_port=env.int("WORKER_METRICS_PORT", 0, validate=validate.Range(0, 65535)),
+            traces=not env.bool("OTEL_SDK_DISABLED", False)
+            and bool(
+                env.str("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "")
+                or env.str("OTEL_EXPORTER_OTLP_ENDPOINT", "")
+            ),
             log_level=env.str(
                 "LOG_LEVEL", "INFO", validate=validate.OneOf(["DEBUG", "INFO", "WARNING", "ERROR"])
             ),

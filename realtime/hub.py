@@ -28,7 +28,7 @@ from models.access.actor import Named
 from models.access.entry import Access, Position
 from models.database import single_statements, transaction
 from models.errors import Unavailable
-from models.metrics import FRAMES
+from models.metrics import EVENTS_REREAD, FRAMES
 from models.queries import activity
 from models.queries.audiences import audiences_of
 from models.settings import settings
@@ -516,6 +516,7 @@ def _read(team_id: UUID, seq: int) -> list[EventFrame]:
     with transaction() as session:
         rows = activity.after(session, team_id, seq, PAGE)
         audiences = audiences_of(session, rows)
+    EVENTS_REREAD.inc(len(rows))
     return [
         EventFrame.of(
             messages.event(row), row.seq, audiences.get(row.workspace_id) if row.workspace_id else None

@@ -11,6 +11,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.retry import Retry
 
+from models.metrics import EVENTS_UNPUBLISHED
 from models.operations.activity import Projected
 from realtime import messages
 from realtime.channels import team_channel
@@ -56,6 +57,7 @@ def publish_events(
     try:
         pipeline.execute()
     except RedisError as error:
+        EVENTS_UNPUBLISHED.inc(len(projected))
         log.warning("events not published", events=len(projected), error=repr(error))
 
 

@@ -4,12 +4,12 @@ import logging
 from typing import Any
 
 from celery import Celery, signals
-from prometheus_client import CollectorRegistry, start_http_server
-from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 
 from models.database import forget_engine
 from models.logs import configure_logs
+from models.metrics import retire_dead, serve
 from models.settings import settings
+from models.tracing import tracing
 from workers.task import LoggedTask
 
 app = Celery(
@@ -51,18 +51,18 @@ def without_traceback(record: logging.LogRecord) -> bool:
 def serve_metrics(**_: Any) -> None:
     """On WORKER_METRICS_PORT, where no web process reads the directory of this worker's processes."""
     if (port := settings().worker_metrics_port) and settings().metrics_directory:
-        registry = CollectorRegistry()
-        MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
-        start_http_server(port, registry=registry)
-
-
-@signals.worker_process_shutdown.connect
-def forget_process(pid: int, **_: Any) -> None:
-    if settings().metrics_directory:
-        mark_process_dead(pid)  # type: ignore[no-untyped-call]
+        serve(port)
 
 
 @signals.worker_process_init.connect
 def start_process(**_: Any) -> None:
-    """Connections don't survive a fork."""
+    """Connections don't survive a fork. The process that this one follows has left its counts."""
     forget_engine()
+    retire_dead()
+    tracing.start("agenthq-worker")
+
+
+@signals.worker_process_shutdown.connect
+def end_process(**_: Any) -> None:
+    """What was traced and not sent yet goes now."""
+    tracing.stop()

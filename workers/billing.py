@@ -8,6 +8,7 @@ import structlog
 from celery.exceptions import SoftTimeLimitExceeded
 
 from models.database import transaction
+from models.metrics import CLOSES
 from models.operations import closing, estimates, job_runs, recounts
 from models.operations.closing import TeamMonth
 from models.operations.invoices import Issuer, issuer_of
@@ -67,6 +68,8 @@ def finalize_one(of: TeamMonth, issuer: Issuer) -> bool:
         log.error(
             "month not finalized", team_id=str(of.team_id), month=str(of.month), problem=repr(done.problem)
         )
+    if done is not None:
+        CLOSES.labels(done.state).inc()
     return done is not None
 
 

@@ -13,6 +13,7 @@ from sqlalchemy.exc import DBAPIError
 
 from models.database import snapshot, transaction
 from models.errors import Unavailable
+from models.metrics import EXPORTS
 from models.operations import activity_exports
 from models.operations.activity_exports import Attempt, path_of
 from models.queries.activity_exports import Export
@@ -47,7 +48,9 @@ def run(attempt: Attempt) -> None:
     file = path_of(attempt.id)
     try:
         _write(attempt, file)
+        EXPORTS.labels("completed").inc()
     except Lost:
+        EXPORTS.labels("lost").inc()
         file.unlink(missing_ok=True)
     except SoftTimeLimitExceeded:
         _give_up(attempt, file, TOO_LONG, for_good=True)
@@ -97,6 +100,7 @@ def _say_so(attempt: Attempt, export: Export) -> float:
 
 
 def _give_up(attempt: Attempt, file: Path, reason: str, *, for_good: bool = False) -> None:
+    EXPORTS.labels("failed").inc()
     with suppress(OSError):  # the disk itself may be what is wrong; the sweep comes back to it
         file.unlink(missing_ok=True)
     with transaction() as session:

@@ -7,6 +7,7 @@ import structlog
 from redis.exceptions import LockError
 
 from models.database import transaction
+from models.metrics import MAILS
 from models.operations import mails
 from models.operations.mails import Letter
 from models.settings import settings
@@ -62,9 +63,11 @@ def deliver(mailer: Mailer, letter: Letter) -> bool:
         log.warning(
             "mail not sent", mail_id=str(letter.mail_id), kind=letter.kind, error=type(error).__name__
         )
+        MAILS.labels("refused" if isinstance(error, Refused) else "failed").inc()
         with transaction() as session:
             mails.failed(session, letter.mail_id, repr(error), for_good=isinstance(error, Refused))
         return False
+    MAILS.labels("sent").inc()
     with transaction() as session:
         mails.sent(session, letter.mail_id)
     return True

@@ -1,7 +1,7 @@
 """Draining the outbox: committed events become the activity log's next rows, then frames on the team's sockets."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 
 import structlog
@@ -10,8 +10,10 @@ from redis import Redis, RedisError
 from models.database import transaction
 from models.metrics import DRAIN_LAG, EVENTS_DRAINED
 from models.operations import activity
+from models.operations.activity import Projected
 from models.queries.audiences import audiences_of
 from models.settings import settings
+from models.tracing import now_ns, tracing
 from realtime.publisher import connect, publish_events
 from workers.app import app
 
@@ -67,14 +69,27 @@ def drain_batch(redis: Redis) -> int:
 
     A crash between the two leaves a gap that each web process sees and fills from the log (realtime/hub.py).
     """
+    begun_ns = now_ns()
     with transaction() as session:
         projected = activity.project(session, limit=BATCH)
         audiences = audiences_of(session, projected)
+    drained_ns = now_ns()
     if projected:
         EVENTS_DRAINED.inc(len(projected))
         DRAIN_LAG.observe((datetime.now(UTC) - min(event.created_at for event in projected)).total_seconds())
         publish_events(redis, projected, audiences)
+        if tracing.on:
+            _trace(projected, begun_ns, drained_ns)
     return len(projected)
+
+
+def _trace(projected: Sequence[Projected], begun_ns: int, drained_ns: int) -> None:
+    """Tells each request's trace that its events were drained and published, and by which run of the task."""
+    published_ns, run = now_ns(), tracing.traceparent()
+    for parent in {event.traceparent for event in projected if event.traceparent}:
+        drained = tracing.past_span("drain", parent, begun_ns, drained_ns, links=[run] if run else [])
+        if drained:
+            tracing.past_span("publish", drained, drained_ns, published_ns)
 
 
 def _stay_awake(redis: Redis) -> None:

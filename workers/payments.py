@@ -6,6 +6,7 @@ from functools import cache
 import structlog
 
 from models.database import transaction
+from models.metrics import PAYMENTS
 from models.operations import payments
 from models.operations.payments import Notice, Order
 from models.settings import settings
@@ -64,6 +65,7 @@ def carry_out(by: Provider, order: Order) -> bool:
         log.warning(
             "payment order failed", invoice_id=str(order.invoice_id), action=order.action, error=repr(error)
         )
+        PAYMENTS.labels("refused" if isinstance(error, Refused) else "failed").inc()
         with transaction() as session:
             payments.failed(session, order, repr(error), for_good=isinstance(error, Refused))
         return False
@@ -71,6 +73,7 @@ def carry_out(by: Provider, order: Order) -> bool:
         if order.action == CHARGE:
             payments.settle(session, order.provider, reference, state)
         payments.done(session, order)
+    PAYMENTS.labels("done").inc()
     return True
 
 

@@ -7,6 +7,7 @@ import structlog
 from celery import Task
 
 from models.metrics import TASK_SECONDS
+from models.tracing import CONSUMER, tracing
 
 log = structlog.get_logger("workers")
 
@@ -23,7 +24,10 @@ class LoggedTask(Task):  # type: ignore[type-arg]  # generic in the stubs alone
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         begun, outcome = time.perf_counter(), "failure"
         try:
-            with structlog.contextvars.bound_contextvars(task=self.name, task_id=self.request.id):
+            with (
+                structlog.contextvars.bound_contextvars(task=self.name, task_id=self.request.id),
+                tracing.span(f"task {self.name}", CONSUMER),
+            ):
                 result = super().__call__(*args, **kwargs)
             outcome = "success"
             return result

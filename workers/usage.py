@@ -1,6 +1,9 @@
 """Folding the ledger into `usage_stats`, and finding what nobody settled."""
 
+import time
+
 from models.database import transaction
+from models.metrics import FOLD_SECONDS, USAGE_FOLDED
 from models.operations import reservations, usage
 from workers.app import app
 
@@ -16,8 +19,13 @@ def fold() -> None:
 
 def fold_batch() -> int:
     """How many ledger rows one transaction folded."""
+    begun = time.perf_counter()
     with transaction() as session:
-        return usage.fold(session, BATCH)
+        folded = usage.fold(session, BATCH)
+    if folded:
+        USAGE_FOLDED.inc(folded)
+        FOLD_SECONDS.observe(time.perf_counter() - begun)
+    return folded
 
 
 @app.task(name="usage.mark_unsettled")

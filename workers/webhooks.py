@@ -13,6 +13,7 @@ from redis.lock import Lock
 
 from models.database import transaction
 from models.destinations import parse
+from models.metrics import DELIVERIES, DELIVERY_SECONDS
 from models.operations import deliveries, webhook_messages, webhooks
 from models.operations.deliveries import LEASED_FOR, Batch, Lease, Message, Outcome
 from models.posting import TOTAL_S, Answer, Poster
@@ -163,7 +164,10 @@ class Turn:
 
     def _post(self, poster: Poster, batch: Batch, message: Message) -> Answer:
         headers = webhook_messages.headers(batch.secrets, message.id, message.body)
-        return poster.post(message.body, headers)
+        answer = poster.post(message.body, headers)
+        DELIVERIES.labels(answer.error or "delivered").inc()
+        DELIVERY_SECONDS.observe(answer.duration_ms / 1000)
+        return answer
 
     def _note(self, through: int | None = None) -> bool:
         outcomes, self._unnoted = self._unnoted, []

@@ -1,4 +1,4 @@
-"""Accounts and teams that an operator suspended. Columns that may be empty: neither table is scanned or rewritten."""
+"""Accounts and teams that an operator suspended; a trace's way through the outbox. Columns that may be empty: no table is scanned or rewritten."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -11,9 +11,11 @@ depends_on = None
 
 def upgrade() -> None:
     op.add_column("users", sa.Column("suspended_at", sa.DateTime(timezone=True), nullable=True))
+    op.add_column("outbox", sa.Column("traceparent", sa.String(length=55), nullable=True))
     op.add_column("teams", sa.Column("suspended_at", sa.DateTime(timezone=True), nullable=True))
 
 
 def downgrade() -> None:
     op.drop_column("teams", "suspended_at")
+    op.drop_column("outbox", "traceparent")
     op.drop_column("users", "suspended_at")

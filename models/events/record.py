@@ -8,6 +8,7 @@ from models.access.actor import Named, System
 from models.access.entry import Access
 from models.events.catalogue import Event
 from models.tables import OutboxEvent
+from models.tracing import tracing
 
 # Straight to the table: an outbox row is never looked at as an object, and the ORM's way costs as much as the insert.
 APPEND = insert(OutboxEvent.__table__)  # type: ignore[arg-type]  # a mapped class's table is a Table
@@ -20,9 +21,11 @@ def record(session: Session, access: Access | Named | System, event: Event) -> N
 
     Call it after the change's row is locked or made, so that the outbox's order is the order of the changes to that row.
     """
+    traced = {"traceparent": tracing.traceparent()} if tracing.on else {}
     session.connection().execute(
         APPEND,
         {
+            **traced,
             "event_id": uuid7(),
             "team_id": access.team_id,
             "action": event.type,

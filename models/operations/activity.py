@@ -7,6 +7,8 @@ from uuid import UUID
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
+from models.tracing import tracing
+
 # One drainer a team at a time: whoever holds the team's head numbers its events. Teams that another drainer holds are
 # passed over. The recursive part walks the index from team to team, so a long backlog of one costs no more than one row.
 CLAIM = text("""
@@ -21,7 +23,7 @@ SELECT h.team_id FROM activity_heads h JOIN waiting w ON w.team_id = h.team_id
 ORDER BY w.id LIMIT :teams FOR UPDATE OF h SKIP LOCKED
 """)
 # Its own statement, and so its own snapshot, taken after the heads are locked.
-PROJECT = text("""
+_PROJECT = """
 WITH taken AS (
   DELETE FROM outbox WHERE id IN (
     SELECT id FROM outbox WHERE team_id = ANY(CAST(:team_ids AS uuid[])) ORDER BY id LIMIT :limit
@@ -56,7 +58,15 @@ WITH taken AS (
   RETURNING team_id, seq, id, action, user_id, agent_id, workspace_id, metadata AS details, created_at
 )
 SELECT * FROM appended ORDER BY team_id, seq
-""")
+"""
+PROJECT = text(_PROJECT)
+# With each event's place in the trace of its request, which the log does not keep.
+PROJECT_TRACED = text(
+    _PROJECT.replace(
+        "SELECT * FROM appended ORDER BY",
+        "SELECT a.*, c.traceparent FROM appended a JOIN chained c USING (team_id, seq) ORDER BY",
+    )
+)
 PURGE = text("SELECT purge_activity(:team_id, :up_to, :at_most)")
 ENSURE_PARTITIONS = text("SELECT ensure_activity_partitions(CAST(:first AS date), :months)")
 
@@ -73,6 +83,7 @@ class Projected(NamedTuple):
     workspace_id: UUID | None
     details: dict[str, object]
     created_at: datetime
+    traceparent: str | None = None
 
 
 def project(session: Session, *, limit: int, teams: int = 200) -> list[Projected]:
@@ -84,7 +95,7 @@ def project(session: Session, *, limit: int, teams: int = 200) -> list[Projected
     team_ids = list(session.scalars(CLAIM, {"teams": teams}))
     if not team_ids:
         return []
-    rows = session.execute(PROJECT, {"team_ids": team_ids, "limit": limit})
+    rows = session.execute(PROJECT_TRACED if tracing.on else PROJECT, {"team_ids": team_ids, "limit": limit})
     return [Projected(*row) for row in rows]
 
 

@@ -44,6 +44,6 @@ def kept(session: Session) -> list[Kept]:
     signing_keys = dict.fromkeys(ring.public_keys, "known")
     if ring.signer:
         signing_keys[ring.signer.key_id] = "first"
-    rows = [Kept(*row, keys.get(row.key_id, "missing")) for row in session.execute(KEPT)]
+    rows = [Kept(row[0], row[1], row[2], keys.get(row[1], "missing")) for row in session.execute(KEPT)]
     signed = session.execute(SIGNED)
-    return rows + [Kept("checkpoint", *row, signing_keys.get(row.key_id, "missing")) for row in signed]
+    return rows + [Kept("checkpoint", row[0], row[1], signing_keys.get(row[0], "missing")) for row in signed]

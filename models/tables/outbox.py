@@ -35,4 +35,6 @@ class OutboxEvent(Base):
     ip_address: Mapped[Address | None]
     user_agent: Mapped[str | None]
     request_id: Mapped[str | None]
+    traceparent: Mapped[str | None] = mapped_column(String(55))
+    """Of the request's trace (W3C Trace Context), where it is recorded: the drain goes on with it."""
     created_at: Mapped[Created]

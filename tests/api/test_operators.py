@@ -2,15 +2,19 @@
 
 import base64
 import json
+import re
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
+import click
 import pytest
 from click.testing import Result
 from flask import Flask
 
+from api.cli import GROUPS
 from models import encryption, signing
 from models.database import transaction
 from models.operations import checkpoints, deliveries, second_factors
@@ -282,6 +286,7 @@ def test_secrets_are_brought_under_the_first_key_and_old_keys_may_go(
     assert under() == {"first": {"webhook secret", "second factor"}, "known": set(), "missing": set()}
     use(new)
     run(app, "secrets", "list")
+    assert account.person.get("/me").status_code == 200  # no rotation signs anybody out
     account.device.digits = 6
     execute("UPDATE second_factors SET last_step = 0 WHERE user_id = :id", id=account.person.id)
     assert account.sign_in(code=account.device.now()).status_code == 200
@@ -401,3 +406,11 @@ def test_a_payment_order_that_was_given_up_is_no_first_attempt_again(app: Flask)
     assert run(app, "jobs", "retry", "payment", str(UUID(int=7)), code=1)
     assert run(app, "jobs", "retry", "close", f"{UUID(int=7)}/2026-01", code=1)
     assert run(app, "jobs", "retry", "erasure", str(UUID(int=7)), code=1)
+
+
+def test_every_command_is_documented() -> None:
+    said = (Path(__file__).parents[2] / "docs" / "operations" / "README.md").read_text()
+    for group in GROUPS:
+        assert isinstance(group, click.Group)
+        for name in group.commands:
+            assert re.search(rf"`{group.name} [^|]*(?<![\w-]){name}(?![\w-])", said), f"{group.name} {name}"
