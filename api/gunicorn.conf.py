@@ -56,7 +56,7 @@ AGES = struct.Struct("QQ")
 READY_AT, LARGEST_AGE = AGES.size, 1 << 16
 
 
-class Worker(GeventWorker):  # type: ignore[misc]  # gunicorn has no types
+class Worker(GeventWorker):
     """Stops in an order that fails nobody: not before its followers can serve, and not with a request unanswered."""
 
     followers: mmap.mmap
@@ -69,7 +69,7 @@ class Worker(GeventWorker):  # type: ignore[misc]  # gunicorn has no types
     def handle_request(self, *request: Any) -> Any:
         self.answering += 1
         try:
-            return super().handle_request(*request)
+            return super().handle_request(*request)  # type: ignore[no-untyped-call]
         finally:
             self.answering -= 1
 

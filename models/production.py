@@ -57,7 +57,7 @@ def _problems(settings: "Settings") -> Iterator[str]:
             yield f"{name} has no password"  # PostgreSQL has other ways: a certificate, the socket's peer
     if not settings.metrics_token:
         yield "METRICS_TOKEN is missing, so anybody could read /metrics"
-    elif _is_guessable(settings.metrics_token):
+    elif any(map(_is_guessable, settings.metrics_token.replace(",", " ").split())):
         yield f"METRICS_TOKEN is a known one or has fewer than {SHORTEST_SECRET} characters"
     if settings.stripe_webhook_secret and _is_guessable(settings.stripe_webhook_secret):
         yield "STRIPE_WEBHOOK_SECRET is none that Stripe gives"
