@@ -24,7 +24,7 @@ resource.setrlimit(
 bind = f"{settings().bind_host}:{settings().port}"
 backlog = 4096
 workers = settings().web_workers
-worker_class = "gevent"
+worker_class = "api.web_worker.Worker"
 worker_connections = 20_000
 keepalive = 75
 graceful_timeout = 5  # the supervisor kills after 7, a container runtime after 10

@@ -24,8 +24,6 @@ def begin() -> None:
 
 def end(response: Response) -> Response:
     response.headers["X-Request-Id"] = g.request_id
-    response.headers["X-Content-Type-Options"] = "nosniff"
-    response.headers.setdefault("Cache-Control", "no-store")
     # The path without its query: a query can hold what people search for, and `?token=`.
     log.info(
         "request",
