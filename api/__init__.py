@@ -28,6 +28,7 @@ from api import (
     permissions,
     presence,
     proof,
+    protection,
     requests,
     reservations,
     roles,
@@ -120,6 +121,7 @@ def create_app(configuration: Settings | None = None) -> Flask:
     if configuration.trusted_proxies:
         app.wsgi_app = ProxyFix(app.wsgi_app, x_for=configuration.trusted_proxies)  # type: ignore[method-assign]
     # Before a request in this order, after it in the opposite one: counted, then framed and logged.
+    protection.register(app, configuration)
     requests.register(app)
     if configuration.web_role != REALTIME:  # whose routes are all exempt
         limits.register(app, configuration)

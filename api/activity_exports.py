@@ -78,7 +78,7 @@ class ActivityExportStream(Resource):
 
     @requires(Permission.activity_read)
     @blueprint.query(ExportQuery)
-    @blueprint.sends("application/x-ndjson")
+    @blueprint.sends("application/x-ndjson", "text/csv")
     def get(self, query: dict[str, Any]) -> Response:
         """
         The log, streamed; every filter narrows it. A connection that ends before the body does means that it is not whole.
@@ -160,6 +160,9 @@ class Download(Resource):
     @requires(PUBLIC)
     @blueprint.query(DownloadQuery)
     @blueprint.sends("application/gzip")
+    @blueprint.alt_response(206, description="The range that was asked for.")  # type: ignore[untyped-decorator]  # flask-smorest has no types
+    @blueprint.alt_response(304, description="It is as `If-None-Match` knows it.")  # type: ignore[untyped-decorator]
+    @blueprint.refuses(416)
     def get(self, query: dict[str, Any], export_id: UUID) -> Response:
         """The file of an export, for whoever has its link; in ranges too."""
         export = operations.fetchable(self.session, export_id, query["token"])

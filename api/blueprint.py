@@ -1,7 +1,7 @@
 """flask-smorest's Blueprint with our parser, and every list in the one envelope."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 from flask_smorest import Blueprint as SmorestBlueprint
 from marshmallow import Schema
@@ -10,6 +10,8 @@ from api.json import StrictParser
 from api.schemas.base import page_of
 
 BASE = "/api/v1"
+BINARY = {"type": "string", "format": "binary"}
+F = TypeVar("F", bound=Callable[..., Any])
 
 
 class Blueprint(SmorestBlueprint):  # type: ignore[misc]  # flask-smorest has no types
@@ -41,8 +43,27 @@ class Blueprint(SmorestBlueprint):  # type: ignore[misc]  # flask-smorest has no
         decorate: Callable[[Any], Any] = self.response(204)
         return decorate
 
-    def sends(self, content_type: str) -> Callable[[Any], Any]:
-        """A file, which the method makes the answer of by itself."""
-        binary = {"type": "string", "format": "binary"}
-        decorate: Callable[[Any], Any] = self.response(200, binary, content_type=content_type)
+    def sends(self, content_type: str, *others: str) -> Callable[[F], F]:
+        """A file in one of these types, which the method makes the answer of by itself."""
+
+        def decorate(method: F) -> F:
+            described: F = self.response(200, BINARY, content_type=content_type)(method)
+            return self.sends_too(*others)(described)
+
+        return decorate
+
+    def sends_too(self, *content_types: str) -> Callable[[F], F]:
+        """What the method may answer with instead of what it shows."""
+        content = {content_type: {"schema": BINARY} for content_type in content_types}
+        decorate: Callable[[F], F] = self.doc(responses={200: {"content": content}} if content else {})
+        return decorate
+
+    def refuses(self, *statuses: int) -> Callable[[F], F]:
+        """Documents refusals of this route alone; those of all routes of its kind are there already (api/docs.py)."""
+
+        def decorate(method: F) -> F:
+            for status in statuses:
+                method = self.alt_response(status, description="")(method)
+            return method
+
         return decorate

@@ -9,6 +9,8 @@ from datetime import datetime
 
 from flask import Response, after_this_request, request
 
+from models.settings import settings
+
 NAME = "agenthq_session"
 CSRF_HEADER = "X-CSRF-Token"
 DIGEST = 32
@@ -62,7 +64,8 @@ def set_on_answer(session_token: str, expires_at: datetime) -> None:
             expires=expires_at,
             httponly=True,
             samesite="Lax",  # a link in a mail leads to a page of ours, signed in
-            secure=request.is_secure,
+            secure=request.is_secure
+            or settings().public_url.startswith("https://"),  # a proxy may speak TLS for us
             path="/",
         )
         return response

@@ -12,16 +12,15 @@ from gevent import monkey
 monkey.patch_all()  # before anything else is imported: what keeps an unpatched socket or lock blocks every other socket
 
 import gc  # noqa: E402
+import importlib.util  # noqa: E402
 import mmap  # noqa: E402
 import resource  # noqa: E402
 import signal  # noqa: E402
-import struct  # noqa: E402
 import sys  # noqa: E402
-import time  # noqa: E402
+from pathlib import Path  # noqa: E402
 from typing import Any  # noqa: E402
 
 import gevent  # noqa: E402
-from gunicorn.workers.ggevent import GeventWorker  # noqa: E402
 
 from models.settings import settings  # noqa: E402
 
@@ -47,63 +46,24 @@ secure_scheme_headers: dict[str, str] = {}
 
 del sys.modules["models.settings"]
 
-
-FOLLOWED_WITHIN_S = 120.0
-"""So long old workers serve on while new ones load the product; then something is wrong with those."""
-IDLE_S = 2.0
-"""So long a stopping worker waits for another request on connections that are kept alive: each is told then to close."""
-AGES = struct.Struct("QQ")
-READY_AT, LARGEST_AGE = AGES.size, 1 << 16
-
-
-class Worker(GeventWorker):
-    """Stops in an order that fails nobody: not before its followers can serve, and not with a request unanswered."""
-
-    followers: mmap.mmap
-    """Shared with all: the ages of the workers that a reload starts, first and last, and a mark for each that can serve."""
-    answering = 0
-
-    def handle_exit(self, _signal: int, _frame: object) -> None:
-        gevent.spawn(self._leave)
-
-    def handle_request(self, *request: Any) -> Any:
-        self.answering += 1
-        try:
-            return super().handle_request(*request)  # type: ignore[no-untyped-call]
-        finally:
-            self.answering -= 1
-
-    def _leave(self) -> None:
-        give_up = time.monotonic() + FOLLOWED_WITHIN_S
-        while self._is_followed() and time.monotonic() < give_up:
-            gevent.sleep(0.1)
-        self.alive = False
-        idle_since = time.monotonic()
-        while time.monotonic() - idle_since < IDLE_S:
-            gevent.sleep(0.1)
-            if self.answering:
-                idle_since = time.monotonic()
-        self.cfg.set("graceful_timeout", 0)
-
-    def _is_followed(self) -> bool:
-        """Whether a reload has started workers in the place of this one that can't serve yet."""
-        first, last = AGES.unpack_from(self.followers)
-        ready = (self.followers[READY_AT + age % LARGEST_AGE] for age in range(first, last + 1))
-        return bool(self.age < first and not all(ready))
-
-
-worker_class = Worker
+# By its path: as a part of the package it would bring the whole product into the master.
+_spec = importlib.util.spec_from_file_location("web_worker", Path(__file__).with_name("web_worker.py"))
+assert _spec  # noqa: S101
+assert _spec.loader  # noqa: S101
+web_worker = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(web_worker)
+worker_class = web_worker.Worker
 
 
 def on_starting(server: Any) -> None:
-    server.followers = mmap.mmap(-1, READY_AT + LARGEST_AGE)
+    server.followers = mmap.mmap(-1, web_worker.READY_AT + web_worker.LARGEST_AGE)
 
 
 def on_reload(server: Any) -> None:
     first, last = server.worker_age + 1, server.worker_age + server.cfg.workers
     for age in range(first, last + 1):
-        server.followers[READY_AT + age % LARGEST_AGE] = 0
-    AGES.pack_into(server.followers, 0, first, last)
+        server.followers[web_worker.READY_AT + age % web_worker.LARGEST_AGE] = 0
+    web_worker.AGES.pack_into(server.followers, 0, first, last)
 
 
 def pre_fork(server: Any, worker: Any) -> None:
@@ -127,7 +87,7 @@ def post_worker_init(worker: Any) -> None:
     retire_dead()  # those that this worker follows
     tracing.start("agenthq-web")
     gevent.spawn(_close_sockets_on_stop, worker)
-    worker.followers[READY_AT + worker.age % LARGEST_AGE] = 1
+    worker.followers[web_worker.READY_AT + worker.age % web_worker.LARGEST_AGE] = 1
 
 
 def worker_exit(_server: Any, _worker: Any) -> None:

@@ -127,6 +127,7 @@ class Accept(Accepting):
     @requires(SIGNED_IN)
     @blueprint.body(TokenSchema)
     @blueprint.shows(TeamSchema)
+    @blueprint.refuses(403, 404)
     def post(self, body: dict[str, str]) -> TeamView:
         """Become a member by an invitation's token, signed in under the invited address."""
         return self.entered(operations.accept(self.session, self.actor, **body))
@@ -139,6 +140,7 @@ class Preview(Resource):
     @requires(PUBLIC)
     @blueprint.body(TokenSchema)
     @blueprint.shows(PreviewSchema)
+    @blueprint.refuses(404)
     def post(self, body: dict[str, str]) -> dict[str, Any]:
         """What a pending invitation is to, for whoever has its token: before signing in or registering."""
         invitation, team = invitations.team_of(self.session, hash_secret(body["token"]))
@@ -159,6 +161,7 @@ class MyInvitations(Resource):
 class AcceptWaiting(Accepting):
     @requires(SIGNED_IN)
     @blueprint.shows(TeamSchema)
+    @blueprint.refuses(403)
     def post(self, invitation_id: UUID) -> TeamView:
         """Become a member without the token: for an address that is verified."""
         return self.entered(operations.accept_waiting(self.session, self.actor, invitation_id))
@@ -168,6 +171,7 @@ class AcceptWaiting(Accepting):
 class Decline(Resource):
     @requires(SIGNED_IN)
     @blueprint.shows_nothing()
+    @blueprint.refuses(403)
     def post(self, invitation_id: UUID) -> None:
         """Turn it down: for an address that is verified."""
         operations.decline(self.session, self.actor, invitation_id)

@@ -64,6 +64,7 @@ class Invoice(Resource):
     @requires(Permission.billing_read)
     @blueprint.query(FormatQuery)
     @blueprint.shows(InvoiceSchema)
+    @blueprint.sends_too("text/csv", "application/pdf")
     def get(self, query: dict[str, Any], invoice_id: UUID) -> InvoiceView | Response:
         """One invoice with its lines; as CSV or PDF by `format` or the Accept header."""
         view = invoices.get(self.session, self.access, invoice_id)

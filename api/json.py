@@ -4,8 +4,10 @@ from typing import Any, NoReturn
 
 from flask import Request, request
 from flask.json.provider import JSONProvider
+from gunicorn.http.errors import ParseException
 from marshmallow import Schema, ValidationError
 from webargs.flaskparser import FlaskParser
+from werkzeug.exceptions import ClientDisconnected, RequestEntityTooLarge
 
 from models import json_text
 from models.errors import Invalid
@@ -24,6 +26,27 @@ class Json(JSONProvider):
 
     def loads(self, s: str | bytes, **_: Any) -> Any:
         return json_text.loads(s)
+
+
+def receive_body() -> None:
+    """
+    Waits for the whole body, which is then there to be read. Raises RequestEntityTooLarge for more than a mebibyte, and
+    BadRequest for what ends before it is whole: gunicorn would show as much as came, and werkzeug as much as it may.
+    """
+    announced = request.content_length
+    try:
+        body = request.get_data(cache=True)
+        is_cut = announced is None and len(body) == request.max_content_length and _input_goes_on()
+    except (OSError, ParseException) as error:  # no chunk where one should be
+        raise ClientDisconnected from error
+    if is_cut:
+        raise RequestEntityTooLarge
+    if announced is not None and len(body) < announced:
+        raise ClientDisconnected
+
+
+def _input_goes_on() -> bool:
+    return bool(request.environ["wsgi.input"].read(1))
 
 
 def read_body() -> Any:

@@ -2,10 +2,14 @@
 
 import hashlib
 import time
+from functools import cache
 
 from flask import Flask, Response, current_app, request
 from flask_limiter import Limiter, RateLimitExceeded
 from flask_limiter.util import get_remote_address
+from limits import parse_many
+from limits.storage import MemoryStorage
+from limits.strategies import FixedWindowRateLimiter
 
 from api import cookies
 from api.errors import problem
@@ -14,12 +18,40 @@ from models.settings import Settings
 TIMEOUTS = {"socket_timeout": 1.0, "socket_connect_timeout": 0.5}
 
 
+REFUSED = "refused"
+UNROUTED = "unrouted"
+
+
 def caller() -> str:
-    """Whose limit a request counts against: the credential's (hashed, for it must not lie in Redis), else the address's."""
+    """
+    Whose limit a request counts against: the credential's (hashed, for it must not lie in Redis), else the address's. Who comes
+    with ever new credentials that are none has one limit for all of them, and so has who looks for addresses that lead nowhere.
+    """
     authorization = request.headers.get("Authorization") or cookies.token()
-    if not authorization:
+    if not authorization or request.endpoint is None or _is_guessing():
         return get_remote_address()
     return hashlib.sha256(authorization.encode()).hexdigest()[:32]
+
+
+def _is_guessing() -> bool:
+    """Whether this address was refused for its credentials as often of late as it might sign in; as this process counted."""
+    return not all(refusals().test(limit, REFUSED, get_remote_address()) for limit in parsed(auth_limit()))
+
+
+def count_refusal(response: Response) -> Response:
+    if response.status_code == 401:
+        for limit in parsed(auth_limit()):
+            refusals().hit(limit, REFUSED, get_remote_address())
+    return response
+
+
+@cache
+def refusals() -> FixedWindowRateLimiter:
+    """In memory, as it is asked with each call, and has to hold while Redis is away."""
+    return FixedWindowRateLimiter(MemoryStorage())
+
+
+parsed = cache(parse_many)
 
 
 def auth_limit() -> str:
@@ -61,8 +93,10 @@ def register(app: Flask, configuration: Settings) -> None:
     app.config |= {
         "RATELIMIT_STORAGE_URI": configuration.redis_url,
         "RATELIMIT_STORAGE_OPTIONS": TIMEOUTS,
+        "RATELIMIT_REQUEST_IDENTIFIER": lambda: request.endpoint or UNROUTED,  # else those have no limit
         "RATE_LIMIT_AUTH": configuration.rate_limit_auth,
         "RATE_LIMIT_API": configuration.rate_limit_api,
     }
     limiter.init_app(app)
+    app.after_request(count_refusal)
     app.register_error_handler(RateLimitExceeded, rate_limited)

@@ -49,8 +49,6 @@ def end(response: Response) -> Response:
     response.headers["X-Request-Id"] = g.request_id
     if "spanned" in g:
         g.spanned.set_attribute("http.response.status_code", response.status_code)
-    response.headers["X-Content-Type-Options"] = "nosniff"
-    response.headers.setdefault("Cache-Control", "no-store")
     # The path without its query: a query can hold what people search for, and `?token=`.
     log.info(
         "request",

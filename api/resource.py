@@ -21,7 +21,7 @@ from sqlalchemy.orm import Session
 
 from api import idempotency, metering
 from api.authentication import credential
-from api.json import dumps
+from api.json import dumps, receive_body
 from api.waker import wake_drain
 from models.access.actor import Actor, Named
 from models.access.entry import Access, enter, enter_team
@@ -45,6 +45,7 @@ class Need(Enum):
     """Being in the team (or having a key of it), whatever the role: for questions about oneself."""
 
 
+BODILESS = frozenset({"GET", "HEAD", "OPTIONS"})
 PUBLIC, SIGNED_IN, MEMBER = Need.PUBLIC, Need.SIGNED_IN, Need.MEMBER
 
 
@@ -94,6 +95,8 @@ class Resource(MethodView):
     """Set to the id of what was made when the answer carries a secret: then it is not kept for its Idempotency-Key."""
 
     def dispatch_request(self, **path: Any) -> Any:
+        if request.method not in BODILESS:
+            receive_body()  # before there is a transaction: a slow sender keeps no connection from others
         try:
             with transaction() as self.session:
                 self._enter(path)

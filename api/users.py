@@ -107,6 +107,7 @@ class Login(SigningIn):
     @requires(PUBLIC)
     @blueprint.body(LoginSchema)
     @blueprint.shows(SignedInSchema)
+    @blueprint.refuses(401)
     def post(self, body: dict[str, Any]) -> dict[str, Any]:
         """
         Sign in. The answer, and the time that it takes, are the same for an unknown address and a wrong password.

@@ -2,6 +2,7 @@
 
 import base64
 import binascii
+import re
 from dataclasses import dataclass, field
 from email.utils import parseaddr
 from functools import cache
@@ -53,7 +54,7 @@ class Settings:
     trusted_proxies: int
     """How many reverse proxies set X-Forwarded-For; 0 believes the socket's own address."""
     allowed_origins: frozenset[str]
-    """Whose pages may open sockets besides our own, e.g. https://app.example.com; in lower case."""
+    """Whose pages may call the API and open sockets besides our own, e.g. https://app.example.com; in lower case."""
     session_days: int
     mail_url: str
     """Where mail goes: file:///directory, smtp://user:password@host:port (`?starttls=true`), or smtps://… for TLS at once."""
@@ -124,7 +125,7 @@ class Settings:
             rate_limit_auth=env.str("RATE_LIMIT_AUTH", "30 per minute", validate=_rate_limit),
             rate_limit_api=env.str("RATE_LIMIT_API", "6000 per minute", validate=_rate_limit),
             trusted_proxies=env.int("TRUSTED_PROXIES", 0, validate=validate.Range(0)),
-            allowed_origins=frozenset(env.str("ALLOWED_ORIGINS", "").casefold().replace(",", " ").split()),
+            allowed_origins=_origins(env.str("ALLOWED_ORIGINS", "", validate=_origin_list)),
             session_days=env.int("SESSION_DAYS", 30, validate=validate.Range(1)),
             mail_url=env.str("MAIL_URL", (data_directory / "mail").absolute().as_uri(), validate=_mail_url),
             mail_from=env.str("MAIL_FROM", "AgentHQ <agenthq@localhost>", validate=_sender),
@@ -245,6 +246,16 @@ def _encryption_key(value: str) -> None:
         raise ValidationError(
             f"must be {KEY_LENGTH} random bytes in base64; of several keys, the first encrypts"
         )
+
+
+def _origins(value: str) -> frozenset[str]:
+    return frozenset(value.casefold().replace(",", " ").split())
+
+
+def _origin_list(value: str) -> None:
+    for origin in _origins(value):
+        if not re.fullmatch(r"https?://[a-z0-9._-]+(:[0-9]{1,5})?", origin):
+            raise ValidationError("must be origins like https://app.example.com, without a path and by name")
 
 
 def _networks(value: str) -> tuple[IPv4Network | IPv6Network, ...]:

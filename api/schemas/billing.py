@@ -18,11 +18,13 @@ class InvoiceLineSchema(Schema):
     description = fields.String()
     plan = fields.String()
     metric = fields.String(allow_none=True)
-    quantity = fields.Decimal(as_string=True)
+    quantity = fields.Decimal(as_string=True, metadata={"type": "string"})
     unit = fields.String()
     starts_on = fields.Date()
     ends_on = fields.Date(metadata={"description": "The first day after it."})
-    unrounded = fields.Decimal(as_string=True, metadata={"description": "The exact price, in minor units."})
+    unrounded = fields.Decimal(
+        as_string=True, metadata={"type": "string", "description": "The exact price, in minor units."}
+    )
     amount = fields.Nested(MoneySchema)
     details = fields.Dict(metadata={"description": "How the price came about."})
 
@@ -112,7 +114,13 @@ class BillingDetailsSchema(Schema):
     email = Email(allow_none=True, load_default=None)
 
 
-class BillingDetailsViewSchema(BillingDetailsSchema):
+class BillingDetailsViewSchema(Schema):
+    """Nothing is said until somebody says it."""
+
+    name = fields.String(required=True, allow_none=True)
+    address = fields.String(required=True)
+    tax_id = fields.String(required=True, allow_none=True)
+    email = fields.String(required=True, allow_none=True)
     updated_at = Time(allow_none=True)
 
 

@@ -1,10 +1,13 @@
-from marshmallow import fields
+from marshmallow import INCLUDE, fields
 
 from api.schemas.base import Schema
 
 
 class ProblemSchema(Schema):
-    """RFC 9457, with our stable `code`."""
+    """RFC 9457, with our stable `code`; some codes bring members of their own, and more may come."""
+
+    class Meta:
+        unknown = INCLUDE
 
     type = fields.String(required=True)
     title = fields.String(required=True)

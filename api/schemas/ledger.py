@@ -8,11 +8,11 @@ from models.queries.ledger import NONE_AT_ALL
 from models.tables.usage import Metric, TokenPart
 
 
-class IdOrNone(fields.UUID):
+class IdOrNone(fields.String):
     """An id; as an empty parameter, those that have none."""
 
     def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> Any:
-        return NONE_AT_ALL if value == "" else super()._deserialize(value, attr, data, **kwargs)
+        return NONE_AT_ALL if value == "" else fields.UUID().deserialize(value, attr, data, **kwargs)
 
 
 class TextOrNone(Text):
@@ -23,16 +23,21 @@ class TextOrNone(Text):
 
 
 EMPTY = {"description": "Given and empty, it finds the rows that have none."}
+EMPTY_ID = {
+    **EMPTY,
+    "anyOf": [{"type": "string", "format": "uuid"}, {"type": "string", "maxLength": 0}],
+}
+EMPTY_TEXT = {**EMPTY, "minLength": 0}
 
 
 class LedgerQuery(DaysQuery):
     metric = fields.Enum(Metric, by_value=fields.String, load_default=None)
-    user_id = IdOrNone(load_default=None, metadata=EMPTY)
-    agent_id = IdOrNone(load_default=None, metadata=EMPTY)
-    api_key_id = IdOrNone(load_default=None, metadata=EMPTY)
-    workspace_id = IdOrNone(load_default=None, metadata=EMPTY)
-    model = TextOrNone(maximum=200, trim=False, load_default=None, metadata=EMPTY)
-    part = TextOrNone(maximum=20, load_default=None, metadata=EMPTY)
+    user_id = IdOrNone(load_default=None, metadata=EMPTY_ID)
+    agent_id = IdOrNone(load_default=None, metadata=EMPTY_ID)
+    api_key_id = IdOrNone(load_default=None, metadata=EMPTY_ID)
+    workspace_id = IdOrNone(load_default=None, metadata=EMPTY_ID)
+    model = TextOrNone(maximum=200, trim=False, load_default=None, metadata=EMPTY_TEXT)
+    part = TextOrNone(maximum=20, load_default=None, metadata=EMPTY_TEXT)
     set_id = fields.UUID(
         load_default=None,
         metadata={

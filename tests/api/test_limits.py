@@ -67,6 +67,59 @@ def test_calls_have_a_limit_of_the_credential(app_with: AppWith, redis_url: str)
     assert app.test_client().get("/health/live").status_code == 200
 
 
+def test_addresses_that_lead_nowhere_have_a_limit_whatever_credential_comes_along(
+    app_with: AppWith, redis_url: str
+) -> None:
+    app = app_with(rate_limit_api="4 per minute", redis_url=redis_url)
+    here, elsewhere = address(), address()
+    person = moved(make_person(app), app)
+
+    def look(from_: str, path: str, **headers: str) -> Answer:
+        return app.test_client().get(path, headers=headers, environ_overrides={"REMOTE_ADDR": from_})
+
+    paths = ("/nothing", "/api/v1/nothing", "/.env", "/api/v1/teams/x")
+    answers = [look(here, path, Authorization=f"Bearer ahq_{path}") for path in paths]
+    assert [answer.status_code for answer in answers] == [404] * 4
+    assert_limited(look(here, "/api/v1/other", Authorization="Bearer ahq_new"))
+    assert_limited(look(here, "/api/v1/other"))
+    assert look(elsewhere, "/api/v1/other").status_code == 404
+    credential = f"Bearer {person.token}"
+    assert look(here, "/api/v1/me", Authorization=credential).status_code == 200  # whose limit is their own
+
+
+def test_ever_new_credentials_that_are_none_have_one_limit(app_with: AppWith, redis_url: str) -> None:
+    app = app_with(rate_limit_auth="3 per minute", rate_limit_api="5 per minute", redis_url=redis_url)
+    here, elsewhere = address(), address()
+
+    def guess(from_: str, number: int) -> Answer:
+        return app.test_client().get(
+            "/api/v1/me",
+            headers={"Authorization": f"Bearer ahq_{number}"},
+            environ_overrides={"REMOTE_ADDR": from_},
+        )
+
+    # Three that are refused are nobody's fault; from then on it is one caller, who has five calls.
+    assert [guess(here, number).status_code for number in range(8)] == [401] * 8
+    assert_limited(guess(here, 8))
+    assert guess(elsewhere, 9).status_code == 401
+
+
+def test_somebody_beside_a_guesser_is_answered_within_the_addresss_limit(app_with: AppWith) -> None:
+    app = app_with(rate_limit_auth="1 per minute", rate_limit_api="5 per minute")
+    here, person = address(), moved(make_person(app), app)
+
+    def call(credential: str) -> int:
+        headers = {"Authorization": f"Bearer {credential}"}
+        return (
+            app.test_client()
+            .get("/api/v1/me", headers=headers, environ_overrides={"REMOTE_ADDR": here})
+            .status_code
+        )
+
+    assert [call(f"ahq_{number}") for number in range(3)] == [401] * 3
+    assert call(person.token) == 200
+
+
 def test_a_limited_call_is_not_counted_as_usage(app: Flask, app_with: AppWith) -> None:
     team = make_team(app)
     limited = app_with(rate_limit_api="2 per minute")
