@@ -19,7 +19,7 @@ def begin() -> None:
     given = request.headers.get("X-Request-Id", "")
     g.request_id = given if SANE_REQUEST_ID.fullmatch(given) else uuid4().hex
     g.started = time.perf_counter()
-    if tracing.on:
+    if tracing.on and request.endpoint != "realtime.serve":  # which lasts as long as its socket
         _begin_trace()
     structlog.contextvars.clear_contextvars()
     structlog.contextvars.bind_contextvars(request_id=g.request_id)

@@ -142,3 +142,28 @@ def test_a_stop_says_1001_and_is_prompt(tmp_path: Path, connect_to: Connect, tea
     log = served.log.read_text()
     assert "Traceback" not in log
     assert team.member.token not in log
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="asks the kernel to be told of the parent's death")
+def test_workers_of_a_killed_master_let_go_of_the_port(
+    tmp_path: Path, connect_to: Connect, team: Team
+) -> None:
+    served = Gunicorn(tmp_path / "log")
+    host, port = served.address.split(":")
+    client = connect_to(team, team.member, address=served.address).ready()
+    with socket.create_connection((host, int(port))) as idle:  # a connection that is kept alive
+        idle.sendall(b"GET /nothing HTTP/1.1\r\nHost: here\r\n\r\n")
+        assert idle.recv(4096).startswith(b"HTTP/1.1 404")
+        started = time.monotonic()
+        served.process.kill()
+        served.process.wait()
+        assert client.close_code() == 1001
+        while True:
+            with socket.socket() as probe:
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                try:
+                    probe.bind((host, int(port)))
+                    break
+                except OSError:
+                    assert time.monotonic() - started < 10, served.log.read_text()
+                    time.sleep(0.05)
