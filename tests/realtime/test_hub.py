@@ -22,6 +22,7 @@ from realtime.messages import Envelope
 from realtime.publisher import connect
 from tests.factories import Person
 from tests.realtime.conftest import Client, Connect, Team, drain, execute, make_team, project, publish
+from tests.servers import server_classes
 
 
 def next_seqs(team: Team, count: int) -> list[int]:
@@ -128,7 +129,7 @@ def test_a_malformed_publication_is_dropped_and_the_next_one_shown(connect_to: C
 @pytest.fixture
 def own_valkey(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ValkeyServer]:
     """A Valkey that a test may kill, with a hub that follows it."""
-    valkey = ValkeyServer(tmp_path / "valkey", durable=False).start()
+    valkey = server_classes()[1](tmp_path / "valkey", durable=False).start()
     monkeypatch.setenv("REDIS_URL", valkey.url)
     settings.cache_clear()
     hub.local_hub.cache_clear()

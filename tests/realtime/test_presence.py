@@ -20,6 +20,7 @@ from realtime.publisher import connect
 from tests.factories import Person
 from tests.realtime.conftest import Client, Connect, Team, drain, make_team
 from tests.realtime.test_gunicorn import Gunicorn
+from tests.servers import server_classes
 
 GATHERED = 4 * presence.GATHER_S
 """Until whatever is to be announced has been."""
@@ -413,7 +414,7 @@ def test_nothing_of_a_team_without_sockets_remains(connect_to: Connect, team: Te
 @pytest.fixture
 def own_valkey(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ValkeyServer]:
     """A Valkey that a test may kill, with a hub that follows it."""
-    valkey = ValkeyServer(tmp_path / "valkey", durable=False).start()
+    valkey = server_classes()[1](tmp_path / "valkey", durable=False).start()
     monkeypatch.setenv("REDIS_URL", valkey.url)
     settings.cache_clear()
     hub.local_hub.cache_clear()
