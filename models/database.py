@@ -30,7 +30,7 @@ def engine() -> Engine:
         pool_timeout=5,
         pool_use_lifo=True,
         json_serializer=json_text.dumps,
-        json_deserializer=json_text.loads,
+        json_deserializer=json_text.loads_kept,
         hide_parameters=True,  # an error's text goes to the log, and parameters carry what people wrote
         connect_args={"options": SESSION_OPTIONS, "connect_timeout": 5},
     )
