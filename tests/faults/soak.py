@@ -355,7 +355,11 @@ class Soak:
         psutil.wait_procs([found], timeout=30)  # type: ignore[no-untyped-call]
 
     def _kill_child(self, program: str) -> None:
-        assert kill(random.choice(self.stack.children(program)))
+        def killed() -> bool:
+            found = self.stack.children(program)
+            return bool(found) and kill(random.choice(found))
+
+        eventually(killed, RECOVERY_S, f"something of {program} to kill")
 
     def _measure(self, sockets: Sockets) -> None:
         kinds: dict[str, Sequence[psutil.Process | None]] = {
