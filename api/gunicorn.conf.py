@@ -14,10 +14,7 @@ from typing import Any  # noqa: E402
 import gevent  # noqa: E402
 from prometheus_client.multiprocess import mark_process_dead  # noqa: E402
 
-from api import waiting  # noqa: E402
 from models.settings import settings  # noqa: E402
-
-waiting.install()
 
 _soft, _hard = resource.getrlimit(resource.RLIMIT_NOFILE)
 resource.setrlimit(

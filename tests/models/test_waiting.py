@@ -1,11 +1,13 @@
-"""The wait of api/waiting.py in a process that gevent has patched, which this one is not."""
+"""The wait of models/waiting.py in a process that gevent has patched, which this one is not."""
 
 import os
 import subprocess
 import sys
 
 import pytest
+from psycopg import waiting
 
+from models.database import engine
 from models.settings import settings
 
 BEFORE = """
@@ -14,8 +16,9 @@ monkey.patch_all()
 import os, time
 import gevent, psycopg
 from psycopg import waiting
-from api.waiting import install, wait
-install()
+from models.database import engine
+from models.waiting import wait
+engine()
 assert waiting.wait is wait
 connect = lambda: psycopg.connect(os.environ["DATABASE"], autocommit=True)
 """
@@ -76,3 +79,8 @@ def test_waiting_on_gevent(script: str) -> None:
         check=False,
     )
     assert ran.returncode == 0, ran.stderr
+
+
+def test_elsewhere_psycopg_waits_as_it_does() -> None:
+    engine()
+    assert waiting.wait.__module__ != "models.waiting"
