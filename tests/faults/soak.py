@@ -66,6 +66,8 @@ GROWTH, GROWTH_MB = 1.3, 30.0
 class Exporter(Client):
     """Has the log written to a file, or streams it, and reads whether it is whole."""
 
+    checked = 0
+
     def works(self) -> Sequence[Callable[[], None]]:
         return (self._written, self._streamed)
 
@@ -99,6 +101,7 @@ class Exporter(Client):
                 self._check(gzip.decompress(answer.content).decode(), rows)
 
     def _check(self, text: str, rows: int | None = None) -> None:
+        self.checked += 1
         numbers = [json.loads(line)["seq"] for line in text.splitlines()]
         if numbers != list(range(1, len(numbers) + 1)) or (rows is not None and rows != len(numbers)):
             self.team.stale.append(f"an export of {len(numbers)} rows has gaps, or is not of {rows}")
@@ -301,7 +304,7 @@ class Soak:
             failures += proof.asked(self.stack.url, team)
         failures += [each for team in billing.teams for each in team.stale]
         failures += missed(seen, heads) + grown(self.memory)
-        exports = sum(client.team.statuses[200] for client in clients if isinstance(client, Exporter))
+        exports = sum(client.checked for client in clients if isinstance(client, Exporter))
         return Report(
             lasted, self.teams, kept, seen, self.faults, self.memory, exports, billing.read, failures
         )
@@ -450,7 +453,7 @@ def show(report: Report) -> None:
         f"({report.statuses[UNANSWERED]:,}) or refused with 5xx, {sum(kept.calls for kept in report.kept):,} counted\n"
         f"{sum(len(kept.tasks) for kept in report.kept):,} tasks, {sum(len(kept.ledger) for kept in report.kept):,} other ledger "
         f"rows and {sum(len(kept.log) for kept in report.kept):,} rows of the log, compared one by one; "
-        f"{report.invoices} invoices read as PDF\n"
+        f"{report.exports} exports read through, {report.invoices} invoices read as PDF\n"
         f"{len(report.seen):,} sockets: {shown:,} events, {sum(each.connects for each in report.seen) - len(report.seen):,} "
         f"reconnects, {sum(each.resets for each in report.seen)} resets\n"
         f"{len(report.differences)} differences"
