@@ -23,6 +23,7 @@ def test_a_mixed_load_with_faults_loses_and_repeats_nothing(tmp_path: Path) -> N
     assert all(each.connects >= 1 for each in report.seen)
     assert sum(each.connects for each in report.seen) > SOCKETS  # some were cut off, and came back
     assert sum(each.events for each in report.seen) > 100
+    assert report.exports > 0
     assert all(len(figures) == 3 and all(figures) for figures in report.memory_mb.values())
 
 
