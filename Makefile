@@ -1,6 +1,6 @@
 # `make` lists what there is to run; every target installs what it needs first.
 .DEFAULT_GOAL := help
-.PHONY: help setup run demo test check audit fuzz format bench chaos screenshots migration lock
+.PHONY: help setup run demo test check check-oldest audit fuzz format bench chaos soak screenshots migration lock
 
 PYTHON = $(shell for python in python3.11 python3 python3.12 python3.13 python3.14; do \
   $$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$python && break; done)
@@ -8,13 +8,15 @@ BIN = .venv/bin
 FLASK = $(BIN)/flask --app wsgi
 # What only describes the application connects to nothing.
 UNCONNECTED = DATABASE_URL=postgresql://unused REDIS_URL=redis://unused
+# What speaks to PostgreSQL and Redis, without what only looks at schemas and pages.
+OLDEST = tests/migrations tests/models tests/workers tests/realtime tests/api
 COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --no-emit-index-url --no-emit-find-links \
   --custom-compile-command "make lock" pyproject.toml
 SOURCES = api workers realtime models migrations celeryconfig.py wsgi.py
 
 help:
 	@awk '/^##@/ { printf "\n%s\n", substr($$0, 5) } \
-	  /^[a-z]+:.*## / { split($$0, part, /:.*## /); printf "  make %-11s %s\n", part[1], part[2] }' Makefile
+	  /^[a-z-]+:.*## / { split($$0, part, /:.*## /); printf "  make %-12s %s\n", part[1], part[2] }' Makefile
 
 ##@ Use
 
@@ -50,6 +52,9 @@ check: setup ## all that CI runs: style, types, layers, generated docs, tests
 	$(UNCONNECTED) $(FLASK) translations --check
 	$(BIN)/pytest -n auto --dist loadfile
 
+check-oldest: setup ## the tests that meet servers, on Debian's PostgreSQL 15 and Redis 7
+	SERVERS=oldest $(BIN)/pytest -n auto --dist loadfile $(OLDEST)
+
 format: setup ## format the code and fix what can be fixed
 	@$(BIN)/ruff check --fix --quiet || true
 	@$(BIN)/ruff format
@@ -66,6 +71,9 @@ fuzz: setup ## throw what nobody expects at the API and the sockets (CASES=20 SE
 
 chaos: setup ## kill what the product consists of under load, then compare (KILLS=300)
 	@$(BIN)/python -m tests.faults.chaos --kills $(or $(KILLS),300)
+
+soak: setup ## a mixed load with 2,000 sockets and faults for long, then compare (MINUTES=10)
+	@$(BIN)/python -m tests.faults.soak --minutes $(or $(MINUTES),10)
 
 ##@ Maintain
 

@@ -7,13 +7,16 @@ from kombu import Exchange, Queue
 
 from models.settings import settings
 
-broker_url = settings().redis_url
+broker_url = settings().broker_url
+_on_rabbitmq = broker_url.startswith("amqp")
 
 # Queues by kind of work, so that an operator can give each its own workers. A worker takes all of them by default.
 task_default_queue = "maintenance"
 # Each with an exchange of its own: left out, all would be bound to the default queue's.
+# On RabbitMQ they are quorum queues: replicated, so that they outlive a node.
+_queue_arguments = {"x-queue-type": "quorum"} if _on_rabbitmq else {}
 task_queues = tuple(
-    Queue(name, Exchange(name), routing_key=name)
+    Queue(name, Exchange(name), routing_key=name, queue_arguments=_queue_arguments)
     for name in ("outbox", "usage", "mail", "exports", "webhooks", "billing", "maintenance")
 )
 task_routes = {
@@ -37,15 +40,21 @@ worker_prefetch_multiplier = 1
 # twice the hard limit, or a slow task would run twice at once.
 task_soft_time_limit = 120
 task_time_limit = 150
-broker_transport_options = {
+# A publisher does not wait for a broker that is away: the sweep finds what it had to say.
+_no_retries = {"max_retries": 0}
+_of_redis = {
     "visibility_timeout": 600,
     # Without these a half-open connection blocks a publisher or a worker for ever. No retry_on_timeout: it multiplies
     # the wait by four, and may send twice.
     "socket_timeout": 5,
     "socket_connect_timeout": 2,
     "socket_keepalive": True,
-    "max_retries": 0,  # a publisher does not wait for a broker that is away: the sweep finds what it had to say
 }
+# A message counts as sent once a majority of RabbitMQ's nodes has it.
+_of_rabbitmq = {"confirm_publish": True}
+broker_transport_options = _no_retries | (_of_rabbitmq if _on_rabbitmq else _of_redis)
+broker_connection_timeout = 2
+broker_heartbeat = 10  # of RabbitMQ's connections, in seconds; Redis's are kept alive by TCP
 result_backend = None  # nothing waits for a result; outcomes are rows
 task_ignore_result = True
 

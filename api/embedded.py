@@ -162,6 +162,10 @@ class PostgresServer(EmbeddedServer):
             **({"recovery_init_sync_method": "syncfs"} if sys.platform == "linux" else {}),
         } | ({} if self.durable else {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"})
 
+    def _locale(self) -> Mapping[str, str]:
+        """How text is compared and put in lower case: initdb's options."""
+        return {"locale": "C", "locale-provider": "builtin", "builtin-locale": "C.UTF-8"}
+
     def _initialize(self, cluster: Path) -> None:
         """Makes the cluster beside its place and moves it there when whole: killed half way, it starts over."""
         unfinished = cluster.with_name("cluster.unfinished")
@@ -172,9 +176,7 @@ class PostgresServer(EmbeddedServer):
             "auth-local": "trust",  # safe, as nobody else enters the socket's directory
             "auth-host": "reject",
             "encoding": "UTF8",
-            "locale": "C",
-            "locale-provider": "builtin",
-            "builtin-locale": "C.UTF-8",
+            **self._locale(),
         }
         command = [*self._prefix, str(self.binary.with_name("initdb"))]
         command += [f"--{name}={value}" for name, value in options.items()]

@@ -20,6 +20,7 @@ blueprint = Blueprint("members", "Who is in a team, and in which role")
 @blueprint.route("/teams/<uuid:team_id>/members")
 class Members(Resource):
     shown_as = MemberSchema
+    reads_alone = True
 
     @requires(Permission.members_read)
     @blueprint.query(PageQuery)

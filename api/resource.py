@@ -26,7 +26,7 @@ from api.waker import wake_drain
 from models.access.actor import Actor, Named
 from models.access.entry import Access, enter, enter_team
 from models.access.permissions import Permission
-from models.database import transaction
+from models.database import single_statements, transaction
 from models.errors import DomainError, PermissionDenied, PreconditionFailed
 from models.events.record import EVENTS_RECORDED
 from models.metrics import ENTER_SECONDS
@@ -86,6 +86,12 @@ class Resource(MethodView):
     shown_as: ClassVar[type[Schema] | None] = None
     """The schema of a single resource: its answers carry an ETag, and `check_match` honours If-Match."""
 
+    reads_alone: ClassVar[bool] = False
+    """
+    Whether its GET is statements that change nothing and need no common state of the database (outside a snapshot each sees
+    its own anyway): then each is its own transaction, which saves the round trips of BEGIN and COMMIT.
+    """
+
     session: Session
     actor: Actor
     access: Access
@@ -97,12 +103,18 @@ class Resource(MethodView):
     def dispatch_request(self, **path: Any) -> Any:
         if request.method not in BODILESS:
             receive_body()  # before there is a transaction: a slow sender keeps no connection from others
+        alone = self.reads_alone and request.method in {"GET", "HEAD"}
         try:
-            with transaction() as self.session:
+            with (single_statements if alone else transaction)() as self.session:
                 self._enter(path)
                 kept = idempotency.claim(self.session)
                 response = kept or self._respond(path)
-                taken = self._take_call()
+                taken = not alone and self._take_call(self.session)
+            if (
+                alone and self._is_call_limited()
+            ):  # the call is all that could be undone; and one connection after the other
+                with transaction() as session:
+                    taken = self._take_call(session)
         except PermissionDenied as refusal:
             self._note([refusal])
             raise
@@ -150,11 +162,11 @@ class Resource(MethodView):
     def _is_call_limited(self) -> bool:
         return metering.is_limited(g.get("access"))
 
-    def _take_call(self) -> bool:
+    def _take_call(self, session: Session) -> bool:
         """Counts the request where the plan limits calls hard: last of all, so that nobody waits for long; whether it did."""
         if not self._is_call_limited():
             return False
-        metering.take_call(self.session, self.access)
+        metering.take_call(session, self.access)
         return True
 
     def _note(self, refused: Sequence[DomainError]) -> None:

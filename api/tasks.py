@@ -30,6 +30,7 @@ blueprint = Blueprint("tasks", "Work that agents do")
 @blueprint.route("/teams/<uuid:team_id>/workspaces/<uuid:workspace_id>/tasks")
 class Tasks(Resource):
     shown_as = TaskSchema
+    reads_alone = True
 
     @requires(Permission.tasks_read)
     @blueprint.query(TaskQuery)
@@ -75,6 +76,8 @@ class TaskResource(Resource):
 
 @blueprint.route("/teams/<uuid:team_id>/tasks/<uuid:task_id>")
 class Task(TaskResource):
+    reads_alone = True
+
     @requires(Permission.tasks_read)
     @blueprint.shows(TaskSchema)
     def get(self, task_id: UUID) -> TaskRow:

@@ -26,6 +26,7 @@ blueprint = Blueprint("teams", "Teams, the tenants")
 @blueprint.route("/teams")
 class Teams(Resource):
     shown_as = TeamSchema
+    reads_alone = True
 
     @requires(SIGNED_IN)
     @blueprint.query(TeamsQuery)
@@ -53,6 +54,8 @@ class TeamResource(Resource):
 
 @blueprint.route("/teams/<uuid:team_id>")
 class Team(TeamResource):
+    reads_alone = True
+
     @requires(Permission.teams_read)
     @blueprint.shows(TeamSchema)
     def get(self) -> TeamView:

@@ -35,6 +35,8 @@ LONGEST_RANGE = timedelta(days=366)
 
 @blueprint.route("/teams/<uuid:team_id>/usage")
 class Usage(Resource):
+    reads_alone = True
+
     @requires(Permission.usage_read)
     @blueprint.query(DaysQuery)
     @blueprint.lists(DaySchema)

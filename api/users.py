@@ -154,6 +154,7 @@ class Logout(Resource):
 @blueprint.route("/me")
 class Me(Resource):
     shown_as = UserSchema
+    reads_alone = True
 
     @requires(SIGNED_IN)
     @blueprint.shows(UserSchema)

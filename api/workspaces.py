@@ -27,6 +27,7 @@ blueprint = Blueprint("workspaces", "Where a team keeps its tasks")
 @blueprint.route("/teams/<uuid:team_id>/workspaces")
 class Workspaces(Resource):
     shown_as = WorkspaceSchema
+    reads_alone = True
 
     @requires(Permission.workspaces_read)
     @blueprint.query(PageQuery)
@@ -46,6 +47,7 @@ class Workspaces(Resource):
 @blueprint.route("/teams/<uuid:team_id>/workspaces/<uuid:workspace_id>")
 class Workspace(Resource):
     shown_as = WorkspaceSchema
+    reads_alone = True
 
     @requires(Permission.workspaces_read)
     @blueprint.shows(WorkspaceSchema)

@@ -1,5 +1,6 @@
 """The engine of this process and `transaction()`, the only place that commits."""
 
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, suppress
 from functools import cache
@@ -24,6 +25,7 @@ SESSION_OPTIONS = "-c statement_timeout=30000 -c lock_timeout=5000 -c idle_in_tr
 @cache
 def engine() -> Engine:
     """This process's engine; made on first use, so after a fork and after gevent's patches."""
+    _wait_by_gevent()
     made = create_engine(
         settings().database_url,
         pool_size=settings().database_pool_size,
@@ -31,12 +33,21 @@ def engine() -> Engine:
         pool_timeout=5,
         pool_use_lifo=True,
         json_serializer=json_text.dumps,
-        json_deserializer=json_text.loads,
+        json_deserializer=json_text.loads_kept,
         hide_parameters=True,  # an error's text goes to the log, and parameters carry what people wrote
         connect_args={"options": SESSION_OPTIONS, "connect_timeout": 5},
     )
     event.listen(made, "checkout", refuse_dead_connection)
     return made
+
+
+def _wait_by_gevent() -> None:
+    """Where gevent has patched blocking calls, connections wait as models/waiting.py does it; elsewhere gevent is not even loaded."""
+    monkey = sys.modules.get("gevent.monkey")
+    if monkey is not None and monkey.is_module_patched("select"):
+        from models.waiting import wait  # noqa: PLC0415
+
+        psycopg.waiting.wait = wait
 
 
 def migration_engine() -> Engine:

@@ -31,6 +31,8 @@ class Settings:
     """Whom the tables belong to, where that is another role than the application's: migrations run as it, and grant."""
     redis_url: str
     """Redis 7 or newer, or Valkey; carries Celery's messages, pub/sub and rate limits, and no truth."""
+    broker_url: str
+    """What carries Celery's messages instead: RabbitMQ (amqp://user:password@host/vhost), or another Redis."""
     data_directory: Path
     """Where the one-machine stack keeps the embedded servers' data and the logs."""
     export_directory: Path
@@ -113,6 +115,7 @@ class Settings:
             database_url=sqlalchemy_url(env.str("DATABASE_URL")),
             database_owner_url=sqlalchemy_url(env.str("DATABASE_OWNER_URL", "")) or None,
             redis_url=env.str("REDIS_URL"),
+            broker_url=env.str("BROKER_URL", "", validate=_broker_url) or env.str("REDIS_URL"),
             data_directory=data_directory,
             export_directory=Path(env.str("EXPORT_DIRECTORY", "") or data_directory / "exports"),
             exports_at_once=env.int("EXPORTS_AT_ONCE", 1, validate=validate.Range(1)),
@@ -170,6 +173,11 @@ class Settings:
 def _when_stripe(env: Env, name: str) -> str:
     """Needed where Stripe charges, and of no use elsewhere."""
     return env.str(name) if env.str("PAYMENT_PROVIDER", NO_PROVIDER) == STRIPE else env.str(name, "")
+
+
+def _broker_url(value: str) -> None:
+    if value and urlsplit(value).scheme not in {"amqp", "amqps", "redis", "rediss", "unix"}:
+        raise ValidationError("must be like amqp://user:password@host/vhost or redis://:password@host:6379/0")
 
 
 def _rate_limit(value: str) -> None:

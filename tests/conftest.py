@@ -1,5 +1,6 @@
 """
-Real PostgreSQL and Valkey for the whole run: DATABASE_URL and REDIS_URL if they are given, else the embedded servers.
+Real PostgreSQL and Valkey for the whole run: DATABASE_URL and REDIS_URL if they are given, else the embedded servers, or
+with SERVERS=oldest the oldest that are supported (tests/servers.py).
 
 The schema is made by the migrations, once; every xdist worker gets a copy of that database. Tests share a database and
 no rows: each makes its own users and teams, so nothing has to be cleaned between them.
@@ -23,8 +24,8 @@ from hypothesis import settings as hypothesis_settings
 from redis import Redis
 from sqlalchemy.engine import make_url
 
-from api.embedded import PostgresServer, ValkeyServer
 from models.settings import settings, sqlalchemy_url
+from tests.servers import server_classes
 
 TEMPLATE = "agenthq_test_template"
 SERVERS = pytest.StashKey[list[Any]]()
@@ -52,7 +53,7 @@ def pytest_configure(config: pytest.Config) -> None:
     directory = Path(tempfile.mkdtemp(prefix="agenthq-tests-"))
     config.add_cleanup(lambda: shutil.rmtree(directory, ignore_errors=True))
     os.environ.setdefault("MAIL_URL", (directory / "mail").as_uri())
-    for name, server_class in (("DATABASE_URL", PostgresServer), ("REDIS_URL", ValkeyServer)):
+    for name, server_class in zip(("DATABASE_URL", "REDIS_URL"), server_classes(), strict=True):
         if name not in os.environ:
             server = server_class(directory / name.lower(), durable=False).start()
             servers.append(server)

@@ -7,7 +7,6 @@ A kill comes only once answers flow again after the last, so that each one hits 
 
 import argparse
 import random
-import socket
 import sys
 import tempfile
 import time
@@ -22,7 +21,7 @@ import psycopg
 from benchmarks.measuring import print_table
 from tests.faults import proof
 from tests.faults.load import UNANSWERED, Client, Team, make_teams
-from tests.faults.stack import VICTIMS, Stack, eventually, kill, running
+from tests.faults.stack import VICTIMS, Stack, eventually, free_port, kill, running
 
 CLIENTS = 6
 TEAMS = 3
@@ -80,7 +79,7 @@ def run(
     Starts a product in `data`, kills so many of its processes while clients work, or as many as it can in `seconds`, and
     compares when all has settled.
     """
-    with running(data, _free_port()) as stack:
+    with running(data, free_port()) as stack:
         teams = make_teams(stack.url, TEAMS)
         # Where a plan limits calls hard, each is counted in its request's own transaction: the other way to count.
         with stack.database() as database:
@@ -98,7 +97,7 @@ def run(
         failures = [f"{client.name}: {client.error!r}" for client in clients if client.error]
         say("All up again; waiting until everything is projected and folded")
         eventually(stack.is_ready, RECOVERY_S, "ready again")
-        eventually(lambda: _is_settled(stack), SETTLING_S, "everything projected and folded")
+        eventually(lambda: is_settled(stack), SETTLING_S, "everything projected and folded")
         with stack.database() as database:
             kept = [proof.read(database, team) for team in teams]
         found = [each for team, one in zip(teams, kept, strict=True) for each in proof.differences(team, one)]
@@ -126,19 +125,19 @@ def _kill(
             first.insert(0, name)  # it is down: later
             continue
         killed[name] += 1
-        begun, before = time.monotonic(), _answers(clients)
+        begun, before = time.monotonic(), answers(clients)
         eventually(
-            lambda before=before: _answers(clients) >= before + BETWEEN,  # type: ignore[misc]
+            lambda before=before: answers(clients) >= before + BETWEEN,  # type: ignore[misc]
             RECOVERY_S,
             f"answers after a kill of {name}",
         )
         recovery[name].append(time.monotonic() - begun)
         if killed.total() % 25 == 0:
-            say(f"{killed.total()} kills, {_answers(clients):,} answers")
+            say(f"{killed.total()} kills, {answers(clients):,} answers")
     return killed, recovery
 
 
-def _answers(clients: Sequence[Client]) -> int:
+def answers(clients: Sequence[Client]) -> int:
     """Of all clients so far; raises what ended any of them."""
     for client in clients:
         if client.error:
@@ -146,18 +145,12 @@ def _answers(clients: Sequence[Client]) -> int:
     return sum(team.answered for team in {client.team.id: client.team for client in clients}.values())
 
 
-def _is_settled(stack: Stack) -> bool:
+def is_settled(stack: Stack) -> bool:
     try:
         with stack.database() as database:
             return proof.waiting(database) == 0
     except psycopg.OperationalError:
         return False
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def show(report: Report) -> None:

@@ -4,7 +4,7 @@ import random
 import threading
 import time
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -45,7 +45,7 @@ class Team:
     """By external_id: metric, quantity, and whether it was ever answered with success."""
     request_ids: set[str] = field(default_factory=set)
     stale: list[str] = field(default_factory=list)
-    """Reads of the usage that showed fewer calls than were answered before they began."""
+    """Reads of the usage that showed fewer calls than were answered before they began, and exports and invoices that were wrong."""
 
     @property
     def path(self) -> str:
@@ -55,9 +55,11 @@ class Team:
 class Client(threading.Thread):
     """One connection, one request at a time, until told to stop."""
 
-    def __init__(self, url: str, team: Team, seed: int) -> None:
+    def __init__(self, url: str, team: Team, seed: int, *, pause_s: float = 0.0) -> None:
+        """It rests `pause_s` after each piece of work."""
         super().__init__(name=f"client {seed}", daemon=True)
         self.team = team
+        self._pause_s = pause_s
         self.error: BaseException | None = None
         self._going = threading.Event()
         self._going.set()
@@ -74,13 +76,18 @@ class Client(threading.Thread):
         self._going.clear()
 
     def run(self) -> None:
-        works = (self._create, self._create, self._work, self._work, self._report, self._read, self._err)
+        works = self.works()
         try:
             with self._http:
                 while self._going.is_set():
                     self._random.choice(works)()
+                    time.sleep(self._pause_s)
         except BaseException as error:  # noqa: BLE001  whoever joins raises it
             self.error = error
+
+    def works(self) -> Sequence[Callable[[], None]]:
+        """What it does, by chance one or another."""
+        return (self._create, self._create, self._work, self._work, self._report, self._read, self._err)
 
     def ask(self, method: str, path: str, *, key: str | None = None, **request: Any) -> httpx.Response | None:
         """One attempt; None when the answer was cut off. `path` begins after the team's."""

@@ -3,6 +3,7 @@
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -96,12 +97,12 @@ def kill(process: psutil.Process) -> bool:
 
 
 @contextmanager
-def running(data: Path, port: int) -> Iterator[Stack]:
-    """The stack, once it is ready; raises AssertionError with what it printed when it does not get there."""
+def running(data: Path, port: int, **more: str) -> Iterator[Stack]:
+    """The stack with `more` in its environment, once it is ready; raises AssertionError with what it printed when it does not get there."""
     given = {name: value for name, value in os.environ.items() if name not in OURS}
     settings = {
         "AGENTHQ_DATA": str(data), "PORT": str(port), "WEB_WORKERS": "3", "LOG_LEVEL": "WARNING",
-        "RATE_LIMIT_AUTH": UNLIMITED, "RATE_LIMIT_API": UNLIMITED,
+        "RATE_LIMIT_AUTH": UNLIMITED, "RATE_LIMIT_API": UNLIMITED, **more,
     }  # fmt: skip
     with subprocess.Popen(
         [sys.executable, "-m", "api.local"],
@@ -124,6 +125,12 @@ def running(data: Path, port: int) -> Iterator[Stack]:
         finally:
             process.terminate()
             process.communicate()
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 def eventually(condition: Callable[[], bool], seconds: float, what: str) -> None:

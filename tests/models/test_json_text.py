@@ -121,3 +121,33 @@ def test_dumps_is_compact_and_knows_uuids() -> None:
         "é": None,
     }
     assert json_text.dumps({"a\ud800": 1}) == '{"a\\ud800":1}'
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        {"a": [1, 2.5, -0.0, True, None, "\N{WATER WAVE}"], "b": {}},
+        2**63 - 1,
+        -(2**63),
+        2**64 - 1,
+        2**64,
+        10**18,
+        10**19,
+        -(10**30),
+        [10**300],
+        0.1 + 0.2,
+        1.7e308,
+        5e-324,
+        "12345678901234567890",
+        {"9" * 25: 1},
+    ],
+    ids=lambda value: ascii(value)[:40],
+)
+def test_what_was_kept_is_read_as_anything_is(value: Any) -> None:
+    """jsonb spells out exponents, so what is large has many digits."""
+    with transaction() as session:
+        kept = session.scalar(text("SELECT CAST(:value AS jsonb)::text"), {"value": json_text.dumps(value)})
+        typed = session.scalar(text("SELECT CAST(:value AS jsonb)"), {"value": json_text.dumps(value)})
+    for read in (json_text.loads_kept(kept.encode()), typed):
+        expected = json_text.loads(kept)
+        assert (read, type(read)) == (expected, type(expected))

@@ -40,6 +40,7 @@ from realtime import hub
 from realtime.publisher import connect, publish_events
 from tests.factories import Person, make_person
 from tests.realtime.served import make_app
+from tests.servers import server_classes
 
 
 class SilentHandler(WSGIRequestHandler):
@@ -76,7 +77,7 @@ def server(small_app: Flask) -> Iterator[str]:
 @pytest.fixture
 def own_valkey(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ValkeyServer]:
     """A Valkey that a test may kill, with a hub that follows it."""
-    valkey = ValkeyServer(tmp_path / "valkey", durable=False).start()
+    valkey = server_classes()[1](tmp_path / "valkey", durable=False).start()
     monkeypatch.setenv("REDIS_URL", valkey.url)
     settings.cache_clear()
     hub.local_hub.cache_clear()

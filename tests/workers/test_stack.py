@@ -18,7 +18,6 @@ from redis import Redis
 from sqlalchemy import text
 from uuid_utils.compat import uuid7
 
-from api.embedded import ValkeyServer
 from models.database import transaction
 from models.events.catalogue import WorkspaceCreated
 from models.events.record import record
@@ -26,6 +25,7 @@ from models.settings import settings
 from realtime.channels import team_channel
 from realtime.messages import Envelope
 from tests.factories import TeamSetting, make_team
+from tests.servers import server_classes
 
 ROOT = Path(__file__).parents[2]
 
@@ -199,7 +199,7 @@ def test_a_broker_that_is_away_and_comes_back_with_nothing(
     directory = tmp_path_factory.mktemp("stack")
     for parent in (directory, *directory.parents[:2]):
         parent.chmod(0o755)  # root's server runs as another user
-    server = ValkeyServer(directory / "valkey", durable=False).start()
+    server = server_classes()[1](directory / "valkey", durable=False).start()
     team = make_team(app, roles=())
     try:
         with running(directory, server.url) as worker:

@@ -14,6 +14,7 @@ from api import resource
 from api.embedded import ValkeyServer
 from api.waker import AWAKE_KEY, Waker
 from tests.factories import TeamSetting
+from tests.servers import server_classes
 from tests.workers.test_outbox import waiting
 
 QUEUE = "outbox"
@@ -32,7 +33,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ValkeyServer]:
     directory: Path = tmp_path_factory.mktemp("valkey")
     for parent in (directory, *directory.parents[:2]):
         parent.chmod(0o755)  # root's server runs as another user
-    server = ValkeyServer(directory / "data", durable=False).start()
+    server = server_classes()[1](directory / "data", durable=False).start()
     yield server
     server.stop()
 
