@@ -27,11 +27,11 @@ def test_the_figures_are_of_today_now_and_this_month(team: TeamSetting) -> None:
     team.task()
     settle(team)
     shown = said(look(team.owner, f"/teams/{team.id}"))
-    assert "Tasks done today 1 1 of 1,000 this month" in shown
+    assert "Tasks done today 1 1 of 20,000 this month" in shown
     assert "Running now 1 1 waiting" in shown
-    assert "Tokens this month 1,200 of 1M" in shown
+    assert "Tokens this month 1,200 of 50M" in shown
     korean = said(look(team.owner, f"/teams/{team.id}", "ko"))
-    assert "오늘 완료한 작업 1 이번 달 1 / 1,000" in korean
+    assert "오늘 완료한 작업 1 이번 달 1 / 20,000" in korean
 
 
 def test_who_is_online_is_shown_with_the_task_they_are_on(team: TeamSetting) -> None:
@@ -55,7 +55,10 @@ def test_a_tasks_tokens_are_told_by_part_and_lead_to_the_ledger(team: TeamSettin
 def test_tokens_that_were_told_whole_are_shown_whole(team: TeamSetting) -> None:
     task = team.task()["id"]
     end(team, task, llm_tokens_used=500)
-    assert "Tokens 500 : Not said 500" in said(look(team.owner, f"/teams/{team.id}/tasks/{task}"))
+    shown = look(team.owner, f"/teams/{team.id}/tasks/{task}")
+    assert "Tokens 500 Made" in said(shown)
+    (row,) = re.findall(r'href="([^"]+/usage/ledger/[^"]+)"', shown.text)
+    assert look(team.owner, row).status_code == 200
     none = team.task()["id"]
     assert "Tokens 0 Made" in said(look(team.owner, f"/teams/{team.id}/tasks/{none}"))
 
