@@ -2,9 +2,11 @@
 
 import re
 
+from flask import Flask
+
 from tests.console.conftest import settle
 from tests.console.html import look
-from tests.factories import Answer, TeamSetting, make_agent, make_key
+from tests.factories import Answer, TeamSetting, invite, make_agent, make_key, make_person
 
 TAGS = re.compile(r"<[^>]+>|\s+")
 
@@ -70,3 +72,29 @@ def test_a_task_names_the_agent_at_it(team: TeamSetting) -> None:
     assert "Agent Scout" not in said(look(team.owner, f"/teams/{team.id}/tasks/{task}"))
     assert key.post(f"{team.path}/tasks/{task}/start").status_code == 200
     assert "Agent Scout" in said(look(team.owner, f"/teams/{team.id}/tasks/{task}"))
+
+
+def test_the_steps_of_a_new_team_are_ticked_off_and_end_with_its_first_task(app: Flask) -> None:
+    person = make_person(app)
+    team = person.post("/teams", json={"name": "New"}).json["id"]
+    page = f"/teams/{team}"
+    assert look(person, page).text.count('class="done"') == 0
+    workspace = person.post(f"/teams/{team}/workspaces", json={"name": "Tides"}).json["id"]
+    shown = look(person, page).text
+    assert shown.count('class="done"') == 1
+    assert f"/workspaces/{workspace}/tasks" in shown
+    assert person.post(f"/teams/{team}/workspaces/{workspace}/tasks", json={"title": "A"}).status_code == 201
+    assert 'id="steps"' not in look(person, page).text
+
+
+def test_an_invitation_says_of_whom_to_what_and_as_what(team: TeamSetting) -> None:
+    person = make_person(team.owner.app)
+    token = invite(team, person.email, "viewer")["token"]
+    shown = said(look(person, f"/invitations/accept?token={token}"))
+    assert "Join Design" in shown
+    assert "Owner invites you as viewer." in shown
+    assert shown.count("Owner invites") == 1
+    waiting = said(look(person, "/invitations/accept"))
+    assert "Design Owner invites you as viewer. Confirm your address first" in waiting
+    other = said(look(make_person(team.owner.app), f"/invitations/accept?token={token}"))
+    assert "Design" not in other
