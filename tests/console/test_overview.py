@@ -98,3 +98,15 @@ def test_an_invitation_says_of_whom_to_what_and_as_what(team: TeamSetting) -> No
     assert "Design Owner invites you as viewer. Confirm your address first" in waiting
     other = said(look(make_person(team.owner.app), f"/invitations/accept?token={token}"))
     assert "Design" not in other
+
+
+def test_cancelled_tasks_are_counted_below_the_board_and_listed_in_the_table(team: TeamSetting) -> None:
+    board = f"/teams/{team.id}/tasks"
+    task = team.task(title="Not worth it")["id"]
+    assert "cancelled task" not in said(look(team.viewer, board))
+    assert team.member.post(f"{team.path}/tasks/{task}/cancel").status_code == 200
+    shown = look(team.viewer, board)
+    assert "1 cancelled task" in said(shown)
+    assert "Not worth it" not in shown.text
+    (link,) = re.findall(r'href="([^"]+status=cancelled[^"]*)"', shown.text)
+    assert "Not worth it" in look(team.viewer, link.replace("&amp;", "&")).text
