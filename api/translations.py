@@ -5,6 +5,7 @@ name, what every permission lets somebody do, and every message of a problem.
 """
 
 from collections.abc import Iterator
+from dataclasses import fields
 from io import BytesIO
 from pathlib import Path
 
@@ -25,6 +26,17 @@ DIRECTORY = TRANSLATIONS
 METHODS = [("**.py", "python"), ("**.html", "jinja2.ext:babel_extract")]
 KEYWORDS = {**DEFAULT_KEYWORDS, "lazy_gettext": None}
 LINE = 120
+CHANGED = (
+    "assignee_id",
+    "description",
+    "prompt",
+    "retention_days",
+    "two_factor_required",
+    "type",
+    "url",
+    "visibility",
+)
+"""Fields whose change an event tells, besides those of the events themselves."""
 
 
 def update() -> dict[str, list[str]]:
@@ -72,6 +84,10 @@ def _of_the_domain() -> Iterator[tuple[str, str]]:
         yield "events", declared.sentence
         yield "events", phrase(type_)
         yield "events", phrase(declared.resource_type)
+        for field in fields(declared):
+            yield "events", phrase(field.name)
+    for name in CHANGED:
+        yield "events", phrase(name)
     for permission in Permission:
         yield "permissions", permission.description
 

@@ -9,6 +9,7 @@ from api import cookies
 from api.authentication import credential
 from api.console.page import Page, blueprint
 from api.resource import PUBLIC, SIGNED_IN, requires
+from models.access.credentials import hash_secret
 from models.access.entry import enter
 from models.errors import Unauthenticated
 from models.queries import invitations, teams
@@ -84,9 +85,16 @@ class AcceptInvitation(Page):
 
     @requires(SIGNED_IN)
     def get(self) -> Any:
+        token = request.args.get("token", "")
+        waiting = invitations.mine(self.session, self.actor, PageOfRows()).items
+        secret = hash_secret(token)
+        named = next(
+            (v for v in waiting if secret in {v.invitation.token_hash, v.invitation.mailed_token_hash}), None
+        )
         return {
-            "token": request.args.get("token", ""),
-            "waiting": invitations.mine(self.session, self.actor, PageOfRows()).items,
+            "token": token,
+            "named": named,
+            "waiting": [view for view in waiting if view is not named],
         }
 
 

@@ -14,6 +14,8 @@ from models.queries import activity, agents, ledger, members, tasks, workspaces
 from models.queries.activity_filters import ActivityFilter
 from models.queries.paging import Page as PageOfRows
 
+BOARD = tuple(state for state in LEADS_TO if state != "cancelled")
+"""The columns; who looks for what was cancelled is led to the table."""
 IN_A_COLUMN = 50
 """Cards; the table has them all."""
 
@@ -32,7 +34,7 @@ class Tasks(Page):
                 state: tasks.in_team(
                     self.session, self.access, PageOfRows(limit=IN_A_COLUMN), status=state, **wanted
                 )
-                for state in LEADS_TO
+                for state in BOARD
             }
         else:
             found["page"] = tasks.in_team(self.session, self.access, cursor_page(), status=status, **wanted)

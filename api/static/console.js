@@ -201,7 +201,10 @@ export async function refresh(wanted, letGo = false) {
   const fresh = new DOMParser().parseFromString(text, "text/html");
   for (const part of parts) {
     const newer = fresh.getElementById(part.id);
-    if (!newer) continue;
+    if (!newer) {
+      part.remove(); // there is nothing of it any more
+      continue;
+    }
     if ("hold" in part.dataset && !letGo && part.querySelector("[data-key]")) {
       hold(part, newer);
       continue;
@@ -288,7 +291,12 @@ function connect() {
   socket.addEventListener("presence", showPeople);
   socket.addEventListener("welcome", showPeople);
   socket.addEventListener("status", ({ detail }) => showConnection(detail));
-  socket.addEventListener("refused", () => { showConnection("offline"); toast(words().revoked, true); });
+  socket.addEventListener("refused", ({ detail }) => {
+    showConnection("offline");
+    if (detail.code !== 401) toast(words().revoked, true);
+    else if (document.querySelector("dialog[open]")) toast(words().signedOut, true); // what was typed there may be copied yet
+    else location.reload(); // which asks to sign in, and comes back here
+  });
   socket.open();
 }
 

@@ -87,7 +87,8 @@ def of_task(session: Session, access: Access, task_id: UUID) -> list[UsageLedger
     counted = f"task:{task_id}:completed"
     keys = [f"{counted}:{Metric.llm_tokens_used}", *(f"{counted}:tokens:{part}" for part in TokenPart)]
     statement = select(UsageLedger).where(UsageLedger.team_id == access.team_id, UsageLedger.key.in_(keys))
-    return list(session.scalars(statement.order_by(UsageLedger.id)))
+    parts = [None, *TokenPart]
+    return sorted(session.scalars(statement), key=lambda row: parts.index(row.part))
 
 
 def taking_back(session: Session, access: Access, ledger_id: UUID) -> LedgerView:

@@ -23,13 +23,11 @@ STATES = (
 )
 ELSEWHERE = {"home"}
 """Lead on to another page."""
-LOOKS: tuple[tuple[int, Literal["light", "dark"], bool], ...] = (
-    (WIDTHS["desktop"], "light", True),
-    (WIDTHS["desktop"], "dark", False),
-    (WIDTHS["phone"], "dark", True),
-    (WIDTHS["phone"], "light", False),
-)
-"""A page is loaded once and looked at in each: width, theme, and whether by all of axe's rules. Of them contrast alone is the theme's."""
+LOOKS: dict[str, tuple[tuple[str, Literal["light", "dark"]], ...]] = {
+    "en": (("desktop", "light"), ("phone", "dark")),
+    "ko": (("desktop", "dark"), ("phone", "light")),
+}
+"""A page is loaded once and looked at in these, by language: each width in each theme, and each of them in each language."""
 
 
 @dataclass(frozen=True)
@@ -120,7 +118,7 @@ class Visitors:
 def _faults(page: Page, language: str, *, dialogs: bool) -> list[str]:
     """What is wrong with a page that is open: axe's rules, on its dialogs as well, its width, language and headings."""
     page.evaluate("document.querySelectorAll('main details').forEach((one) => { one.open = true; })")
-    found = _in_every_look(page)
+    found = _in_every_look(page, language)
     # A closed dialog may lead elsewhere.
     page.evaluate("window.addEventListener('close', (event) => event.stopImmediatePropagation(), true)")
     names = page.evaluate("[...document.querySelectorAll('dialog[id]')].map((one) => one.id)")
@@ -133,7 +131,7 @@ def _faults(page: Page, language: str, *, dialogs: bool) -> list[str]:
             }""",
             dialog,
         )
-        found += _in_every_look(page, f"#{dialog}")
+        found += _in_every_look(page, language, f"#{dialog}")
         page.evaluate("(id) => document.getElementById(id).close()", dialog)
     if language != "en":
         found += [f"says {word!r} to who reads {language}" for word in untranslated(page)]
@@ -144,28 +142,25 @@ def _faults(page: Page, language: str, *, dialogs: bool) -> list[str]:
     return found
 
 
-def _in_every_look(page: Page, within: str | None = None) -> list[str]:
+def _in_every_look(page: Page, language: str, within: str | None = None) -> list[str]:
     found = []
-    for width, theme, by_all in LOOKS:
-        page.set_viewport_size({"width": width, "height": 900})
+    for width, theme in LOOKS[language]:
+        page.set_viewport_size({"width": WIDTHS[width], "height": 900})
         page.emulate_media(color_scheme=theme)
-        faults = violations(page, within, by_all=by_all)
+        faults = violations(page, within)
         if wide := overflow(page):
             faults.append(wide)
-        found += [f"{within or 'page'}, {width} px, {theme}: {fault}" for fault in faults]
+        found += [f"{within or 'page'}, {width}, {theme}: {fault}" for fault in faults]
     page.set_viewport_size({"width": WIDTHS["desktop"], "height": 900})
     return found
 
 
-def violations(page: Page, within: str | None = None, *, by_all: bool = True) -> list[str]:
-    """What breaks one of axe's rules, or that of contrast; its own files are ours, so it need not fetch styles to read them."""
+def violations(page: Page, within: str | None = None) -> list[str]:
+    """What breaks one of axe's rules; its own files are ours, so it need not fetch styles to read them."""
     if not page.evaluate("'axe' in window"):
         page.evaluate(AXE_SCRIPT)
     found = page.evaluate(
-        """([within, only]) => axe.run(within ?? document, {
-          resultTypes: ["violations"], preload: false, ...(only && { runOnly: { type: "rule", values: only } }),
-        })""",
-        [within, None if by_all else ["color-contrast"]],
+        "(within) => axe.run(within ?? document, { resultTypes: ['violations'], preload: false })", within
     )
     return [
         f"{each['id']}: {node['target']} {node['html'][:160]} {node.get('failureSummary', '')[-200:]}"
