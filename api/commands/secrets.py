@@ -23,7 +23,7 @@ def show() -> None:
     with told_transaction() as session:
         found = kept_secrets.kept(session)
     list_(asdict(each) for each in found)
-    sys.exit(1 if any(each.key == "missing" for each in found) else 0)
+    sys.exit(1 if any(each.standing == "missing" for each in found) else 0)
 
 
 @group.command()
@@ -42,7 +42,7 @@ def encrypt() -> None:
         left = [
             each
             for each in kept_secrets.kept(session)
-            if each.secret != "checkpoint" and each.key != "first"  # noqa: S105  no secret, a kind of them
+            if each.secret != "checkpoint" and each.standing != "first"  # noqa: S105  no secret, a kind of them
         ]
     click.echo(f"{moved} brought under the first key")
     list_(asdict(each) for each in left)

@@ -33,7 +33,7 @@ class Kept:
     secret: str
     key_id: str
     count: int
-    key: str
+    standing: str
 
 
 def kept(session: Session) -> list[Kept]:

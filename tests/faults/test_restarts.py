@@ -10,7 +10,7 @@ import pytest
 from realtime.client import TeamSocket
 from tests.faults import chaos, proof
 from tests.faults.load import UNANSWERED, Client, Team, make_teams
-from tests.faults.stack import Stack, eventually, running
+from tests.faults.stack import Stack, eventually, free_port, running
 
 pytestmark = [pytest.mark.end_to_end, pytest.mark.timeout(500)]
 CLIENTS, TEAMS = 4, 2
@@ -79,8 +79,8 @@ RESTARTS: Mapping[str, Callable[[Stack], None]] = {
 
 def await_answers(clients: Sequence[Client], what: str) -> None:
     """Returns once the clients were given some more answers."""
-    before = chaos._answers(clients)
-    eventually(lambda: chaos._answers(clients) > before + 20, WITHIN_S, what)
+    before = chaos.answers(clients)
+    eventually(lambda: chaos.answers(clients) > before + 20, WITHIN_S, what)
 
 
 def await_shown(listener: Listener, head: int) -> None:
@@ -89,7 +89,7 @@ def await_shown(listener: Listener, head: int) -> None:
 
 
 def test_no_call_fails_and_no_event_is_lost(tmp_path: Path) -> None:
-    with running(tmp_path, chaos._free_port()) as stack:
+    with running(tmp_path, free_port()) as stack:
         teams = make_teams(stack.url, TEAMS)
         listeners = [Listener(stack.url, team) for team in teams]
         for listener in listeners:
@@ -108,7 +108,7 @@ def test_no_call_fails_and_no_event_is_lost(tmp_path: Path) -> None:
         for client in clients:
             client.join()
             assert client.error is None
-        eventually(lambda: chaos._is_settled(stack), WITHIN_S, "everything projected and folded")
+        eventually(lambda: chaos.is_settled(stack), WITHIN_S, "everything projected and folded")
         with stack.database() as database:
             kept = [proof.read(database, team) for team in teams]
         for team, of_it, listener in zip(teams, kept, listeners, strict=True):
