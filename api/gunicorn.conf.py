@@ -12,12 +12,13 @@ from gevent import monkey
 monkey.patch_all()  # before anything else is imported: what keeps an unpatched socket or lock blocks every other socket
 
 import gc  # noqa: E402
-import importlib.util  # noqa: E402
 import mmap  # noqa: E402
 import resource  # noqa: E402
+import runpy  # noqa: E402
 import signal  # noqa: E402
 import sys  # noqa: E402
 from pathlib import Path  # noqa: E402
+from types import SimpleNamespace  # noqa: E402
 from typing import Any  # noqa: E402
 
 import gevent  # noqa: E402
@@ -47,11 +48,7 @@ secure_scheme_headers: dict[str, str] = {}
 del sys.modules["models.settings"]
 
 # By its path: as a part of the package it would bring the whole product into the master.
-_spec = importlib.util.spec_from_file_location("web_worker", Path(__file__).with_name("web_worker.py"))
-assert _spec  # noqa: S101
-assert _spec.loader  # noqa: S101
-web_worker = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(web_worker)
+web_worker = SimpleNamespace(**runpy.run_path(str(Path(__file__).with_name("web_worker.py"))))
 worker_class = web_worker.Worker
 
 

@@ -8,6 +8,7 @@ from sqlalchemy.orm import Session
 from models import encryption, signing
 from models.settings import settings
 
+CHECKPOINT = "checkpoint"
 CLEAR = "none"
 """In place of a key's id: kept as it is."""
 # The layout is models/encryption.py's: a version, then the key's id; as text, after a prefix and in hex.
@@ -46,4 +47,4 @@ def kept(session: Session) -> list[Kept]:
         signing_keys[ring.signer.key_id] = "first"
     rows = [Kept(row[0], row[1], row[2], keys.get(row[1], "missing")) for row in session.execute(KEPT)]
     signed = session.execute(SIGNED)
-    return rows + [Kept("checkpoint", row[0], row[1], signing_keys.get(row[0], "missing")) for row in signed]
+    return rows + [Kept(CHECKPOINT, row[0], row[1], signing_keys.get(row[0], "missing")) for row in signed]
