@@ -42,7 +42,7 @@ def encrypt() -> None:
         left = [
             each
             for each in kept_secrets.kept(session)
-            if each.secret != kept_secrets.CHECKPOINT and each.standing != "first"
+            if each.kind != kept_secrets.CHECKPOINT and each.standing != "first"
         ]
     click.echo(f"{moved} brought under the first key")
     list_(asdict(each) for each in left)

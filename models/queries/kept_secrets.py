@@ -9,6 +9,7 @@ from models import encryption, signing
 from models.settings import settings
 
 CHECKPOINT = "checkpoint"
+"""A kind of what is kept: a signature."""
 CLEAR = "none"
 """In place of a key's id: kept as it is."""
 # The layout is models/encryption.py's: a version, then the key's id; as text, after a prefix and in hex.
@@ -31,7 +32,7 @@ SIGNED = text("SELECT key_id, count(*) FROM checkpoints GROUP BY 1 ORDER BY 1")
 class Kept:
     """So many secrets or signatures under one key, and what the settings have of it: `first`, `known` or `missing`."""
 
-    secret: str
+    kind: str
     key_id: str
     count: int
     standing: str

@@ -268,7 +268,7 @@ def test_secrets_are_brought_under_the_first_key_and_old_keys_may_go(
         with transaction() as session:
             found = kept_secrets.kept(session)
         return {
-            key: {each.secret for each in found if each.standing == key and each.secret != "checkpoint"}
+            key: {each.kind for each in found if each.standing == key and each.kind != "checkpoint"}
             for key in ("first", "known", "missing")
         }
 
@@ -292,7 +292,7 @@ def test_secrets_are_brought_under_the_first_key_and_old_keys_may_go(
     assert account.sign_in(code=account.device.now()).status_code == 200
     use(old)
     lost = listed(run(app, "secrets", "list", code=1))
-    assert {each["standing"] for each in lost if each["secret"] != "checkpoint"} == {"missing"}
+    assert {each["standing"] for each in lost if each["kind"] != "checkpoint"} == {"missing"}
     use()
     assert "not set" in run(app, "secrets", "encrypt", code=1).output
     use(new, *given.encryption_keys)
@@ -321,7 +321,7 @@ def test_a_signing_key_rotates_and_what_it_signed_still_counts(
     assert "missing" in {
         each["standing"]
         for each in listed(run(app, "secrets", "list", code=1))
-        if each["secret"] == "checkpoint"
+        if each["kind"] == "checkpoint"
     }
     use(retired=(public,))
     run(app, "log", "verify", "--team", str(busy.id))
