@@ -53,3 +53,14 @@ def test_what_happens_while_a_page_is_on_its_way_is_shown(team: TeamSetting, scr
     page.route("**/tasks", late, times=1)
     page.click(".rail-links >> text=Tasks")
     page.wait_for_selector("section[aria-labelledby=col-pending] >> text=Between two pages")
+
+
+def test_who_is_signed_out_elsewhere_signs_in_again_and_comes_back(
+    team: TeamSetting, screen_of: ScreenOf
+) -> None:
+    screen = screen_of(team.member)
+    page = screen.open(f"/teams/{team.id}/tasks")
+    screen.live()
+    assert team.member.post("/auth/logout").status_code == 204
+    page.wait_for_url(f"**/sign-in?next=%2Fteams%2F{team.id}%2Ftasks")
+    screen.expect_complaint("401")
