@@ -67,6 +67,7 @@ def test_another_role_of_an_agent_is_weighed_before_it_is_saved(
     page.select_option("#f-edit-agent-role", "viewer")
     expect(change).to_be_empty()
     page.select_option("#f-edit-agent-role", "member")
+    expect(change.locator(".gain")).to_be_visible()
     page.click("#edit-agent button.primary")
     page.wait_for_selector("#edit-agent", state="hidden")
     expect(page.locator(f"#agent-{agent['id']}")).to_contain_text("member")
