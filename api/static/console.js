@@ -210,7 +210,10 @@ export async function refresh(wanted, letGo = false) {
       continue;
     }
     const before = new Map([...part.querySelectorAll("[data-value]")].map((value, index) => [index, value.textContent]));
+    // What somebody chose in a dialog that is open stays, if it can still be chosen.
+    const chosen = [part, ...part.querySelectorAll("select")].filter((one) => one.matches("dialog[open] select")).map((select) => [select, select.value]);
     globalThis.Idiomorph.morph(part, newer, { ignoreActiveValue: true });
+    for (const [select, value] of chosen) if ([...select.options].some((option) => option.value === value)) select.value = value;
     [...document.getElementById(part.id).querySelectorAll("[data-value]")].forEach((value, index) => {
       if (before.has(index) && before.get(index) !== value.textContent) mark(value);
     });

@@ -94,7 +94,7 @@ def test_a_session_goes_at_once_and_comes_back_if_that_is_refused(
     screen = screen_of(account.person)
     page = screen.open("/account")
     waiting: list[Route] = []
-    page.route("**/me/sessions/*", waiting.append)
+    page.route("**/me/sessions/*", lambda route: waiting.append(route))  # noqa: PLW0108  not Playwright's to wrap
     page.click("#sessions >> text=End")
     expect(page.locator("#sessions li:visible")).to_have_count(1)
     waiting[0].fulfill(status=503, content_type="application/problem+json", body='{"detail": "Not now."}')

@@ -67,6 +67,7 @@ def test_another_role_of_an_agent_is_weighed_before_it_is_saved(
     page.select_option("#f-edit-agent-role", "viewer")
     expect(change).to_be_empty()
     page.select_option("#f-edit-agent-role", "member")
+    expect(change.locator(".gain")).to_be_visible()
     page.click("#edit-agent button.primary")
     page.wait_for_selector("#edit-agent", state="hidden")
     expect(page.locator(f"#agent-{agent['id']}")).to_contain_text("member")
@@ -74,6 +75,21 @@ def test_another_role_of_an_agent_is_weighed_before_it_is_saved(
     expect(change).to_be_empty()
     page.select_option("#f-edit-agent-role", "viewer")
     expect(change.locator(".loss")).to_contain_text("− tasks:create")  # noqa: RUF001  a minus sign
+
+
+def test_what_is_chosen_in_a_dialog_stays_while_the_team_works(
+    team: TeamSetting, screen_of: ScreenOf
+) -> None:
+    agent = make_agent(team, "member", "Scout")
+    screen = screen_of(team.owner)
+    page = screen.open(f"/teams/{team.id}/keys")
+    screen.live()
+    page.click("main .actions [data-open=new-key]")
+    page.select_option("#f-key-agent", agent["id"])
+    page.focus("#f-key-name")
+    make_agent(team, "member", "Another")
+    expect(page.locator("#f-key-agent option")).to_have_count(3)
+    expect(page.locator("#f-key-agent")).to_have_value(agent["id"])
 
 
 def test_an_agent_is_made_gets_a_key_and_another_role_and_goes(
