@@ -18,7 +18,7 @@ LONG = bool(os.environ.get("FUZZ"))
 """`make fuzz` looks for what is new, for as long as it is told to; `make check` goes the same short way each time."""
 CASES = int(os.environ.get("CASES") or (20 if LONG else 2))
 """Examples of each operation and caller."""
-WALKS = 10
+WALKS = 6
 """Times CASES, where an example is a walk through the API and no operation's own."""
 SECONDS = int(os.environ.get("SECONDS") or 0) or None
 """How long each phase of each caller goes on; None: until it has had its cases."""
