@@ -98,7 +98,7 @@ class _Followers:
         self._pipe = pipe
         self._url = url.replace("http", "ws", 1)
         self._wanted = wanted
-        self._seen = [Seen(team_id) for team_id, _ in wanted]
+        self._sockets = [Seen(team_id) for team_id, _ in wanted]
         self._welcomed: set[int] = set()
         self._handshakes = asyncio.Semaphore(AT_ONCE)
 
@@ -118,8 +118,11 @@ class _Followers:
     def _connected(self) -> int:
         return len(self._welcomed)
 
+    def _seen(self) -> list[Seen]:
+        return self._sockets
+
     def _behind(self, heads: Mapping[str, int]) -> int:
-        return sum(seen.last < heads[seen.team_id] for seen in self._seen if seen.team_id in heads)
+        return sum(seen.last < heads[seen.team_id] for seen in self._sockets if seen.team_id in heads)
 
     async def _follow(self, number: int) -> None:
         team_id, credential = self._wanted[number]
@@ -141,7 +144,7 @@ class _Followers:
             await asyncio.sleep(random.uniform(0, LONGEST_PAUSE_S))
 
     async def _listen(self, number: int, socket: ClientConnection) -> None:
-        seen = self._seen[number]
+        seen = self._sockets[number]
         hello = {} if seen.first is None else {"last_seq": seen.last}
         await socket.send(json.dumps({"type": "hello", "data": hello}))
         async for text in socket:
