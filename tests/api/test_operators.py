@@ -37,6 +37,7 @@ from tests.factories import (
     make_webhook,
 )
 
+pytestmark = pytest.mark.usefixtures("own_database")  # what is said of all teams is of those made here
 PASSWORD = "a long enough password"
 
 
