@@ -157,8 +157,9 @@ def send_task(stack: Stack, name: str) -> None:
 
 def environment_of(stack: Stack) -> dict[str, str]:
     """What the supervisor gave the web server: where PostgreSQL and Redis are, and the keys."""
+    eventually(lambda: stack.program("worker") is not None, RECOVERY_S, "a worker")
     program = stack.program("worker")
-    assert program is not None, "the worker is down"
+    assert program is not None, "the worker is down again"
     found: dict[str, str] = program.environ()  # type: ignore[no-untyped-call]
     return {name: value for name, value in found.items() if not name.startswith("SUPERVISOR_")}
 
