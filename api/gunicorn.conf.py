@@ -14,11 +14,11 @@ monkey.patch_all()  # before anything else is imported: what keeps an unpatched 
 import gc  # noqa: E402
 import mmap  # noqa: E402
 import resource  # noqa: E402
-import runpy  # noqa: E402
 import signal  # noqa: E402
 import sys  # noqa: E402
+from importlib.machinery import SourceFileLoader  # noqa: E402
 from pathlib import Path  # noqa: E402
-from types import SimpleNamespace  # noqa: E402
+from types import ModuleType  # noqa: E402
 from typing import Any  # noqa: E402
 
 import gevent  # noqa: E402
@@ -48,7 +48,8 @@ secure_scheme_headers: dict[str, str] = {}
 del sys.modules["models.settings"]
 
 # By its path: as a part of the package it would bring the whole product into the master.
-web_worker = SimpleNamespace(**runpy.run_path(str(Path(__file__).with_name("web_worker.py"))))
+web_worker: Any = ModuleType("web_worker")
+SourceFileLoader(web_worker.__name__, str(Path(__file__).with_name("web_worker.py"))).exec_module(web_worker)
 worker_class = web_worker.Worker
 
 

@@ -160,6 +160,9 @@ def test_every_action_is_recorded(app: Flask) -> None:
     person.put("/me/password", json={"current_password": PASSWORD, "password": "another password"})
     post(app, "/auth/request-password-reset", {"email": account.email})
     post(app, "/auth/reset-password", {"token": mailbox.reset(account.email), "password": PASSWORD})
+    for done in ("suspend", "reinstate"):
+        ran = app.test_cli_runner().invoke(args=["user", done, account.email, "--reason", "a mistake"])
+        assert ran.exit_code == 0, ran.output
     account.person = account.another_session()
     assert set(account.actions()) == {action.value for action in AccountAction}
 

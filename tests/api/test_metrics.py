@@ -91,7 +91,8 @@ def test_what_waits_elsewhere_is_told(client: FlaskClient, team: TeamSetting) ->
     execute("DELETE FROM webhooks WHERE id = :id", id=webhook["id"])
     for name, more in (("webhooks", 1), ("deliveries_dead", 1), ("mails", 1), ("mails_failed", 1)):
         assert after[f"agenthq_backlog_{name}"] == before[f"agenthq_backlog_{name}"] + more, name
-    assert 100 <= after["agenthq_backlog_webhooks_seconds"] < 160
+    longest = max(100, before["agenthq_backlog_webhooks_seconds"])
+    assert longest <= after["agenthq_backlog_webhooks_seconds"] < longest + 60
     assert after["agenthq_backlog_mails_seconds"] >= 50
 
 

@@ -17,8 +17,8 @@ from tests.factories import Person, make_person
 ROOT = Path(__file__).parents[2]
 HEAD_S, BODY_S, READ_S, IDLE_S = 2.0, 3.0, 3.0, 5.0
 CONFIGURATION = f"""
-exec(compile(open("api/gunicorn.conf.py").read(), "api/gunicorn.conf.py", "exec"))
-from api import web_worker
+__file__ = "{ROOT}/api/gunicorn.conf.py"
+exec(compile(open(__file__).read(), __file__, "exec"))
 web_worker.HEAD_S, web_worker.BODY_S, web_worker.READ_S = {HEAD_S}, {BODY_S}, {READ_S}
 workers, keepalive = 1, {IDLE_S:.0f}
 """
