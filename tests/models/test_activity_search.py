@@ -454,7 +454,7 @@ SELECT :team_id, n + 1000, now(), gen_random_uuid(), u.id, (ARRAY['task_created'
        CASE WHEN n % 5 = 0 THEN gen_random_uuid() END, CASE WHEN n % 5 = 1 THEN gen_random_uuid() END, '{}',
        ('10.0.' || n % 50 || '.' || n % 200)::inet, 'success', '', md5(n::text)
 FROM generate_series(1, 6000) n
-JOIN (SELECT id, row_number() OVER () AS r, count(*) OVER () AS c FROM users) u ON u.r = 1 + n % u.c
+JOIN (SELECT id, row_number() OVER () AS r, count(*) OVER () AS c FROM (SELECT id FROM users LIMIT 10) AS few) u ON u.r = 1 + n % u.c
 """
 
 
