@@ -416,10 +416,12 @@ def missed(seen: Sequence[Seen], heads: Mapping[str, int]) -> list[str]:
 
 
 def grown(memory: Mapping[str, Sequence[float]]) -> list[str]:
+    """What grew from the first time that it was looked at to the last; whatever was down at a time has no figure of it."""
+    seen = {kind: [each for each in figures if each] for kind, figures in memory.items()}
     return [
         f"{kind} grew from {figures[0]:.0f} to {figures[-1]:.0f} MB"
-        for kind, figures in memory.items()
-        if figures[-1] > max(figures[0] * GROWTH, figures[0] + GROWTH_MB)
+        for kind, figures in seen.items()
+        if figures and figures[-1] > max(figures[0] * GROWTH, figures[0] + GROWTH_MB)
     ]
 
 

@@ -25,7 +25,7 @@ def test_a_mixed_load_with_faults_loses_and_repeats_nothing(tmp_path: Path) -> N
     assert sum(each.connects for each in report.seen) > SOCKETS  # some were cut off, and came back
     assert sum(each.events for each in report.seen) > 100
     assert report.exports > 0
-    assert all(len(figures) == 3 and all(figures) for figures in report.memory_mb.values())
+    assert all(len(figures) == 3 and any(figures) for figures in report.memory_mb.values())
 
 
 def shown(*frames: dict[str, object], last: int) -> Seen:
