@@ -6,7 +6,9 @@ written before there was anything to keep running (docs/operations has how to wr
 import io
 import json
 import subprocess
+import sys
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -59,7 +61,7 @@ def sql_of(upgrade: Callable[[], None]) -> str:
 def broken(sql: str, ignoring: Iterable[str] = ()) -> dict[str, str]:
     """The rules that it breaks, with Squawk's message."""
     command = [
-        "squawk",
+        str(Path(sys.executable).with_name("squawk")),
         "--assume-in-transaction",
         "--pg-version=15",
         "--reporter=json",
