@@ -223,8 +223,9 @@ def encrypt_again(session: Session) -> int:
         if any(each is not None and encryption.is_stale(each) for each in kept)
     ]
     for row in session.scalars(select(Webhook).where(Webhook.id.in_(stale)).with_for_update()):
-        row.secret = webhook_messages.keep_again(row.secret, row.id)
-        if row.previous_secret is not None:
+        if encryption.is_stale(row.secret):
+            row.secret = webhook_messages.keep_again(row.secret, row.id)
+        if row.previous_secret is not None and encryption.is_stale(row.previous_secret):
             row.previous_secret = webhook_messages.keep_again(row.previous_secret, row.id)
     return len(stale)
 
