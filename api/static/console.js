@@ -273,6 +273,7 @@ function connect() {
   const socket = new TeamSocket(location.origin, id, {
     lastSeq: pageSeq(), // what happened since the page was made is not in it
     ticket: async () => {
+      if (leaving) throw new Error("the page is being left"); // tried again, should that be refused
       const answer = await ask("POST", `/teams/${id}/ws-tickets`);
       if (answer.ok) return answer.json.ticket;
       if ([401, 403, 404].includes(answer.status)) throw new Refused(answer.status);
