@@ -619,6 +619,21 @@ def test_secrets_lie_encrypted_and_move_to_the_first_key(
     assert received.signatures == [received.signature_by(rotated), received.signature_by(webhook["secret"])]
 
 
+def test_an_earlier_secret_of_no_known_key_keeps_nobodys_from_the_first_key(
+    team: TeamSetting, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    webhook = make(team, receiver)
+    team.owner.post(path(team, webhook, "/rotate-secret"))
+    execute("UPDATE webhooks SET previous_secret = 'lost' WHERE id = :id", id=webhook["id"])
+    before = bytes(state(webhook).secret)
+    (old,) = settings().encryption_keys
+    both = replace(settings(), encryption_keys=(b"n" * 32, old))
+    monkeypatch.setattr("models.encryption.settings", lambda: both)
+    maintenance.encrypt_again()
+    assert bytes(state(webhook).secret) != before
+    assert bytes(state(webhook).previous_secret) == b"lost"
+
+
 def test_a_webhook_whose_secret_can_not_be_read_waits(
     team: TeamSetting, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
