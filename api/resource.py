@@ -110,9 +110,8 @@ class Resource(MethodView):
                 kept = idempotency.claim(self.session)
                 response = kept or self._respond(path)
                 taken = not alone and self._take_call(self.session)
-            if (
-                alone and self._is_call_limited()
-            ):  # the call is all that could be undone; and one connection after the other
+            # Only the call could be undone; after the session, so that one connection is taken at a time.
+            if alone and self._is_call_limited():
                 with transaction() as session:
                     taken = self._take_call(session)
         except PermissionDenied as refusal:

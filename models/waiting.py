@@ -34,9 +34,8 @@ def _wait(gen: PQGen[R], fileno: int) -> R:
     try:
         wanted = next(gen)
         while True:
-            watcher = hub.loop.io(
-                fileno, int(wanted)
-            )  # reading and writing have the same numbers here and there
+            # Reading and writing have the same numbers for psycopg and the loop.
+            watcher = hub.loop.io(fileno, int(wanted))
             try:
                 hub.wait(watcher)
             finally:

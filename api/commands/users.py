@@ -10,7 +10,7 @@ from models.operations import erasures, sessions, suspensions, teams, users
 
 group = AppGroup("user", help="Accounts: make, suspend, reinstate, erase.")
 SHORTEST_PASSWORD = 12
-"""As the API asks (api/schemas/users.py)."""
+"""Longer than the API asks (models/access/passwords.py): whom an operator makes is often an administrator."""
 
 
 @group.command()
