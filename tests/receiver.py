@@ -84,7 +84,11 @@ def receiving(
             super().setup()
 
         def do_POST(self) -> None:
-            body = self.rfile.read(int(self.headers["Content-Length"]))
+            length = int(self.headers["Content-Length"])
+            body = self.rfile.read(length)
+            if len(body) < length:  # Its sender died in the middle: no request was received.
+                self.close_connection = True
+                return
             received = Received(self.path, dict(self.headers.items()), body)
             receiver.received.append(received)
             reply = receiver.answer(received)
