@@ -5,9 +5,9 @@ repeated or late message costs time and nothing else.
 
 from kombu import Exchange, Queue
 
-from models.settings import settings
+from models.settings import settings_or_exit
 
-broker_url = settings().broker_url
+broker_url = settings_or_exit().broker_url
 _on_rabbitmq = broker_url.startswith("amqp")
 
 # Queues by kind of work, so that an operator can give each its own workers. A worker takes all of them by default.

@@ -1,10 +1,6 @@
 """What a WSGI server and the `flask` command run: `gunicorn wsgi:app`, `flask --app wsgi …`."""
 
-from environs import EnvError
-
 from api import create_app
+from models.settings import settings_or_exit
 
-try:
-    app = create_app()
-except EnvError as error:
-    raise SystemExit(f"error: {error}") from error
+app = create_app(settings_or_exit())

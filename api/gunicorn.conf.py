@@ -23,16 +23,17 @@ from typing import Any  # noqa: E402
 
 import gevent  # noqa: E402
 
-from models.settings import settings  # noqa: E402
+from models.settings import settings_or_exit  # noqa: E402
 
+settings = settings_or_exit()
 _soft, _hard = resource.getrlimit(resource.RLIMIT_NOFILE)
 resource.setrlimit(
     resource.RLIMIT_NOFILE, (_hard, _hard)
 )  # a socket is a file descriptor, and 1024 is the usual limit
 
-bind = f"{settings().bind_host}:{settings().port}"
+bind = f"{settings.bind_host}:{settings.port}"
 backlog = 4096
-workers = settings().web_workers
+workers = settings.web_workers
 worker_connections = 20_000
 keepalive = 75
 graceful_timeout = 30  # for what is being answered; idle connections are closed sooner (`Worker`)

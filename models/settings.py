@@ -11,7 +11,7 @@ from pathlib import Path
 from urllib.parse import parse_qsl, urlsplit
 
 import limits
-from environs import Env, ValidationError, validate
+from environs import Env, EnvError, ValidationError, validate
 
 from models.production import DEVELOPMENT, PRODUCTION, refuse_insecure
 
@@ -292,3 +292,11 @@ def settings() -> Settings:
     found = Settings.from_environment()
     refuse_insecure(found)
     return found
+
+
+def settings_or_exit() -> Settings:
+    """For what starts a process: `settings`, or one line that says what is wrong with them, and exit code 1."""
+    try:
+        return settings()
+    except EnvError as error:
+        raise SystemExit(f"error: {error}") from error

@@ -1,6 +1,11 @@
-"""How much somebody may send."""
+"""How much somebody may send, and how often an address may be refused."""
 
 import time
+from dataclasses import dataclass, field
+
+from limits import RateLimitItem
+from limits.storage import MemoryStorage
+from limits.strategies import FixedWindowRateLimiter
 
 
 class TokenBucket:
@@ -22,3 +27,24 @@ class TokenBucket:
             return False
         self._left -= cost
         return True
+
+
+@dataclass(frozen=True, slots=True)
+class Refusals:
+    """How often each address was refused of late, in this process; in memory, for it must hold while Redis is away."""
+
+    limits: list[RateLimitItem]
+    _counts: FixedWindowRateLimiter = field(default_factory=lambda: FixedWindowRateLimiter(MemoryStorage()))
+
+    def add(self, address: str) -> None:
+        for limit in self.limits:
+            self._counts.hit(limit, address)
+
+    def wait_s(self, address: str) -> float:
+        """The seconds until this address may try again; 0 where it may now."""
+        windows = [
+            self._counts.get_window_stats(limit, address)
+            for limit in self.limits
+            if not self._counts.test(limit, address)
+        ]
+        return max((window.reset_time - time.time() for window in windows), default=0.0)

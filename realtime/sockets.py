@@ -1,13 +1,16 @@
 """The handler of `/ws/<team_id>`: enter the team, then hand the connection to the hub."""
 
+import math
 import threading
+from functools import cache
 from uuid import UUID
 
 import structlog
 from flask import Blueprint, Flask, current_app, request
 from flask_sock import Sock
+from limits import parse_many
 from simple_websocket.ws import Server
-from werkzeug.exceptions import BadRequest, Forbidden
+from werkzeug.exceptions import BadRequest, Forbidden, TooManyRequests
 from werkzeug.wrappers import Response
 from wsproto.utilities import RemoteProtocolError
 
@@ -21,6 +24,7 @@ from realtime import refusals
 from realtime.connection import Connection, local_reactor
 from realtime.conversation import Conversation
 from realtime.hub import local_hub
+from realtime.limits import Refusals
 from realtime.messages import CloseCode
 from realtime.transport import Closing
 
@@ -63,6 +67,25 @@ def check_origin() -> None:
         raise Forbidden("Pages of this origin may not open sockets here.")
 
 
+@blueprint.before_request
+def refuse_guessing() -> None:
+    """
+    An address that was refused as often as it might sign in waits; else each of its guesses would ask the database. As HTTP, for a
+    socket that is accepted first costs more; a browser tries again as after any lost connection.
+    """
+    wait_s = local_refusals().wait_s(request.remote_addr or "")
+    if wait_s > 0:
+        raise TooManyRequests(
+            f"This address was refused too often; wait {math.ceil(wait_s)} s.", retry_after=math.ceil(wait_s)
+        )
+
+
+@cache
+def local_refusals() -> Refusals:
+    """This process's."""
+    return Refusals(parse_many(settings().rate_limit_auth))
+
+
 @blueprint.errorhandler(RemoteProtocolError)
 def refuse_handshake(_error: RemoteProtocolError) -> Response:
     return BadRequest("This is no WebSocket handshake that RFC 6455 allows.").get_response()
@@ -79,6 +102,8 @@ def serve(server: Server, team_id: str) -> None:
     try:
         _converse(connection, team_id)
     except Closing as closing:
+        if closing.code == CloseCode.POLICY_VIOLATION:
+            local_refusals().add(request.remote_addr or "")
         connection.close(closing.code, closing.reason)
     except Exception:
         log.exception("socket failed", connection_id=str(connection.id))

@@ -135,7 +135,7 @@ class ActivityPurged(Event):
     """How long the team's rows are kept."""
 
 
-@event("permission_denied", "team", "{actor} was refused {permission}: {method} {route} (counted {count})")
+@event("permission_denied", "team", "{actor} was refused {permission}: {method} {route} (attempts: {count})")
 class AttemptRefused(Event):
     """The first of a kind at once; what the same actor is refused of it again, summed once a minute."""
 

@@ -274,7 +274,7 @@ SUMMARIES = {
     "team_suspended": "The system suspended the team Tides: The bill",
     "team_reinstated": "The system lifted the suspension of the team Tides: The bill",
     "permission_denied": (
-        "Erased person was refused workspaces:create: POST /api/v1/teams/{team_id}/workspaces (counted 1)"
+        "Erased person was refused workspaces:create: POST /api/v1/teams/{team_id}/workspaces (attempts: 1)"
     ),
     "permission_denials_summed": "The system counted 7 more refused attempts than it names in a minute",
     "member_erased": "Erased person ended the membership of Erased person by erasing the account",

@@ -83,7 +83,7 @@ def test_the_first_refusal_is_logged_at_once_with_what_was_missing(team: TeamSet
         "an agent/1.0",
         "the-request.1",
     )
-    assert row["summary"] == f"Viewer was refused workspaces:create: POST {ROUTE} (counted 1)"
+    assert row["summary"] == f"Viewer was refused workspaces:create: POST {ROUTE} (attempts: 1)"
 
 
 def test_repeats_are_summed_once_a_minute(team: TeamSetting) -> None:

@@ -604,7 +604,7 @@ CASES = [
             "route": "/api/v1/teams/{team_id}",
             "count": 2,
         },
-        "Viewer was refused tasks:create: POST /api/v1/teams/{team_id} (counted 2)",
+        "Viewer was refused tasks:create: POST /api/v1/teams/{team_id} (attempts: 2)",
         by="viewer",
     ),
     Case(

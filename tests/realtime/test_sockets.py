@@ -9,13 +9,14 @@ from uuid import UUID
 import pytest
 import websocket
 from flask import Flask
+from limits import parse_many
 from sqlalchemy import text
 
 from models.database import transaction
 from models.errors import Unavailable
 from realtime import hub, sockets
 from realtime.conversation import Conversation
-from realtime.limits import TokenBucket
+from realtime.limits import Refusals, TokenBucket
 from tests.factories import make_person
 from tests.realtime.conftest import Connect, Team, drain, execute, make_team, project
 
@@ -55,6 +56,33 @@ def test_no_credential_or_a_wrong_one_is_closed_with_1008(connect_to: Connect, t
     assert connect_to(team, query=f"token={'x' * 300}").close_code() == 1008
     assert connect_to(team, query="token=%00").close_code() == 1008
     assert connect_to(team, header={"Authorization": "Basic eDp5"}).close_code() == 1008
+
+
+def test_an_address_that_was_refused_too_often_waits(
+    connect_to: Connect, team: Team, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refusals = Refusals(parse_many("3 per hour;5 per day"))
+    monkeypatch.setattr(sockets, "local_refusals", lambda: refusals)
+    for _ in range(3):
+        connect_to(team, team.member).ready()
+        assert connect_to(team, query="token=ahq_guess").close_code() == 1008
+    for credential in ("ahq_guess", team.member.token):
+        with pytest.raises(websocket.WebSocketBadStatusException) as refused:
+            connect_to(team, query=f"token={credential}")
+        assert refused.value.status_code == 429
+        assert refused.value.resp_headers is not None
+        assert 3590 <= int(refused.value.resp_headers["retry-after"]) <= 3600
+
+
+def test_refusals_are_of_an_address_and_end() -> None:
+    refusals = Refusals(parse_many("2 per second"))
+    refusals.add("192.0.2.1")
+    assert refusals.wait_s("192.0.2.1") == 0
+    refusals.add("192.0.2.1")
+    while (wait_s := refusals.wait_s("192.0.2.1")) > 0:
+        assert wait_s <= 1
+        assert refusals.wait_s("192.0.2.2") == 0
+        time.sleep(wait_s)
 
 
 def test_a_stranger_is_closed_with_1008(connect_to: Connect, team: Team, small_app: Flask) -> None:
