@@ -12,11 +12,10 @@ import time
 from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
-from multiprocessing import get_context
 from multiprocessing.connection import Connection as Pipe
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
+from benchmarks.child import Child
 from benchmarks.measuring import percentile
 
 STAMP_BYTES = 16
@@ -41,44 +40,27 @@ class Received:
     """The part of one core that the loader took."""
 
 
-class Loader:
+class Loader(Child):
     """The other process, from outside."""
 
     def __init__(self) -> None:
-        context = get_context("spawn")
-        self._pipe, others = context.Pipe()
-        self._process = context.Process(target=_run, args=(others,), daemon=True)
-        self._process.start()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
-        self._process.terminate()
-        self._process.join()
+        super().__init__(_run)
 
     def open(self, port: int, paths: Sequence[str], *, asks: bool) -> float:
         """Opens a socket for each path; the seconds until all were let in. `asks` if the server answers pings with pongs."""
-        return float(self._call("open", port, paths, asks))
+        return float(self.call("open", port, paths, asks))
 
     def close(self) -> None:
-        self._call("close")
+        self.call("close")
 
     def begin(self, stamp_at: int) -> None:
         """Counts anew, events whose stamp is at that place of their frame."""
-        self._call("begin", stamp_at)
+        self.call("begin", stamp_at)
 
     def received(self, expected: int, patience_s: float) -> Received:
         """What has come since, as soon as so many events have, or after so long."""
-        received: Received = self._call("received", expected, patience_s)
+        received: Received = self.call("received", expected, patience_s)
         return received
-
-    def _call(self, name: str, *arguments: Any) -> Any:
-        self._pipe.send((name, *arguments))
-        answer = self._pipe.recv()
-        if isinstance(answer, Exception):
-            raise answer
-        return answer
 
 
 def _run(pipe: Pipe) -> None:

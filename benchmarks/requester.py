@@ -11,10 +11,10 @@ from array import array
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
-from multiprocessing import get_context
-from types import TracebackType
+from multiprocessing.connection import Connection as Pipe
 from typing import Self
 
+from benchmarks.child import Child
 from benchmarks.measuring import percentile
 
 READ_BYTES = 256 * 1024
@@ -36,21 +36,11 @@ class Answers:
         return self.count / self.seconds
 
 
-class Requester:
+class Requester(Child):
     """The other process, from outside."""
 
     def __init__(self) -> None:
-        context = get_context("spawn")
-        self._pipe, others = context.Pipe()
-        self._process = context.Process(target=_run, args=(others,), daemon=True)
-        self._process.start()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
-        self._process.terminate()
-        self._process.join()
+        super().__init__(_run)
 
     def ask(
         self,
@@ -66,15 +56,11 @@ class Requester:
         Sends the requests in turns for so long, each connection one at a time: as fast as they are answered, or evenly at
         so many a second. Raises RuntimeError for an answer of another status.
         """
-        self._pipe.send((port, requests, status, connections, seconds, rate))
-        answers = self._pipe.recv()
-        if isinstance(answers, Exception):
-            raise answers
-        assert isinstance(answers, Answers)
+        answers: Answers = self.call(port, requests, status, connections, seconds, rate)
         return answers
 
 
-def _run(pipe) -> None:  # type: ignore[no-untyped-def]  # a connection of multiprocessing's
+def _run(pipe: Pipe) -> None:
     while True:
         port, requests, status, connections, seconds, rate = pipe.recv()
         try:

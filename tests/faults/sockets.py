@@ -9,13 +9,13 @@ import random
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from multiprocessing import get_context
 from multiprocessing.connection import Connection as Pipe
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import WebSocketException
+
+from benchmarks.child import Child
 
 LONGEST_PAUSE_S = 3.0
 OPEN_WITHIN_S = 30.0
@@ -50,43 +50,24 @@ class Seen:
         self.last = seq
 
 
-class Sockets:
+class Sockets(Child):
     """The other process, from outside."""
 
     def __init__(self, url: str, wanted: Sequence[tuple[str, str]]) -> None:
         """Opens a socket for each pair of a team's id and a credential."""
-        context = get_context("spawn")
-        self._pipe, others = context.Pipe()
-        self._process = context.Process(target=_run, args=(others, url, wanted), daemon=True)
-        self._process.start()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
-        self._process.terminate()
-        self._process.join()
-
-    @property
-    def pid(self) -> int:
-        assert self._process.pid is not None
-        return self._process.pid
+        super().__init__(_run, url, wanted)
 
     def connected(self) -> int:
         """How many are connected and welcomed at the moment."""
-        return int(self._call("connected"))
+        return int(self.call("connected"))
 
     def behind(self, heads: Mapping[str, int]) -> int:
         """How many have not seen their team's last number yet."""
-        return int(self._call("behind", heads))
+        return int(self.call("behind", heads))
 
     def seen(self) -> list[Seen]:
-        found: list[Seen] = self._call("seen")
+        found: list[Seen] = self.call("seen")
         return found
-
-    def _call(self, *call: Any) -> Any:
-        self._pipe.send(call)
-        return self._pipe.recv()
 
 
 def _run(pipe: Pipe, url: str, wanted: Sequence[tuple[str, str]]) -> None:
