@@ -58,11 +58,11 @@ def verify(team: UUID | None) -> None:
 @click.option("--check", is_flag=True, help="Change nothing.")
 def replay(what: str, team: UUID | None, check: bool) -> None:
     """
-    Project anew: each team's daily usage from its ledger, and the counts of its log from the log. Lists what was kept wrong, and
-    makes it right unless told to check alone; exit code 1 if anything is wrong in the end.
+    Project anew: each team's daily usage from its ledger, what is used of its hard limits from both, and the counts of its log from
+    the log. Lists what was kept wrong, and makes it right unless told to check alone; exit code 1 if anything is wrong in the end.
     """
-    of = {"usage": replays.replay_usage, "activity": replays.replay_activity}
-    chosen = list(of.values()) if what == "all" else [of[what]]
+    of = {"usage": (replays.replay_usage, replays.replay_quotas), "activity": (replays.replay_activity,)}
+    chosen = [each for name, all_ in of.items() if what in {name, "all"} for each in all_]
     teams = differing = left = 0
     for team_id in tqdm(_teams(team), unit="team", disable=None):
         teams += 1

@@ -1,6 +1,6 @@
 """
 The projections, made anew from what they are projected from: the usage of each day from the ledger, the counts of the log from
-the log. What is not folded yet stays so. Each call is one team's, and nobody folds that team meanwhile.
+the log. What is not folded yet stays so. Each call is one team's, and nobody folds that team meanwhile, or counts for its hard limits.
 """
 
 from typing import Any, NamedTuple
@@ -15,6 +15,20 @@ from models.tables.usage import Metric
 # Folds wait, or give up and come again with the next tick (models/database.py, lock_timeout).
 LOCK_USAGE = text("LOCK TABLE usage_stats, usage_breakdowns IN SHARE ROW EXCLUSIVE MODE")
 LOCK_COUNTS = text("SELECT seq FROM activity_folds WHERE team_id = :team_id FOR UPDATE")
+LOCK_QUOTAS = text(
+    "SELECT pg_advisory_xact_lock(7404, quota_bucket(:team_id))"
+    " WHERE EXISTS (SELECT FROM usage_quotas WHERE team_id = :team_id)"
+)
+# A month that is over counts as nothing used; one that began by somebody's clock alone is left to come.
+QUOTAS = text("""
+SELECT metric, maximum, CASE WHEN metric = 'storage_bytes' OR period = month THEN used ELSE 0 END AS used
+FROM usage_quotas, date_trunc('month', now() AT TIME ZONE 'UTC') AS month
+WHERE team_id = :team_id AND (period <= month OR metric = 'storage_bytes') ORDER BY metric
+""")
+COUNT_QUOTAS = text(
+    "SELECT set_quotas(:team_id, array_agg(metric::text), array_agg(maximum)) FROM usage_quotas WHERE team_id = :team_id"
+    " HAVING count(*) > 0"
+)
 LONGER = text("SET LOCAL statement_timeout = '15min'")
 _COLUMNS = ", ".join(Metric)
 _SUMS = ", ".join(
@@ -116,6 +130,26 @@ def replay_usage(session: Session, team_id: UUID, *, rebuild: bool) -> list[Diff
     session.execute(LONGER)
     session.execute(LOCK_USAGE)
     return _replay(session, team_id, USAGE, rebuild=rebuild)
+
+
+def replay_quotas(session: Session, team_id: UUID, *, rebuild: bool) -> list[Difference]:
+    """What is used of the team's hard limits by their counts, and ought to be by its usage; they are made anew with `rebuild`."""
+    where = {"team_id": team_id}
+    session.execute(LOCK_QUOTAS, where)
+    kept = session.execute(QUOTAS, where).all()
+    with session.begin_nested() as counted:
+        session.execute(COUNT_QUOTAS, where)
+        right = {row.metric: row for row in session.execute(QUOTAS, where)}
+        differing = [row for row in kept if right[row.metric] != row]
+        if not (differing and rebuild):
+            counted.rollback()
+    return [
+        Difference(
+            "usage_quotas", side, {"team_id": str(team_id), "metric": row.metric, "used": str(row.used)}
+        )
+        for one in differing
+        for side, row in (("right", right[one.metric]), ("kept", one))
+    ]
 
 
 def replay_activity(session: Session, team_id: UUID, *, rebuild: bool) -> list[Difference]:

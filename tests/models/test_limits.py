@@ -10,7 +10,7 @@ from uuid_utils.compat import uuid7
 
 from models.database import transaction
 from models.errors import QuotaExceeded
-from models.operations import price_books, usage
+from models.operations import price_books, replays, usage
 from models.operations.usage import Caller, UsageEvent, next_month
 from models.tables.usage import Metric
 from tests.books import changed, hard, load
@@ -308,3 +308,37 @@ def test_a_full_seat_says_what_a_full_quota_says(limited: TeamSetting) -> None:
     assert (refused.status_code, refused.json["code"]) == (409, "seat_limit_reached")
     expected = {"metric": "seats", "used": 1, "limit": 1, "upgrade": "PUT /teams/{team_id}/plan"}
     assert {key: refused.json[key] for key in expected} == expected
+
+
+def test_what_is_used_of_a_limit_is_counted_anew_from_the_usage(limited: TeamSetting) -> None:
+    report(limited, tokens(30), storage(2))
+    fold()
+    report(limited, tokens(12))
+    limited.task()
+    assert replayed(limited, rebuild=False) == []
+    execute(
+        "UPDATE usage_quotas SET used = used + 1 WHERE team_id = :id AND metric <> 'tasks_completed'",
+        id=limited.id,
+    )
+    wrong = {"llm_tokens_used": (42, 43), "storage_bytes": (2, 3), "tasks_created": (1, 2)}
+    assert replayed(limited, rebuild=False) == replayed(limited, rebuild=True) == differences(wrong)
+    assert replayed(limited, rebuild=False) == []
+    with pytest.raises(QuotaExceeded):
+        report(limited, tokens(59))
+    report(limited, tokens(58))
+    assert used(limited, Metric.llm_tokens_used) == 100
+
+
+def test_a_limit_of_a_month_that_is_over_is_no_difference(limited: TeamSetting) -> None:
+    execute("UPDATE usage_quotas SET period = '2026-01-01', used = 1 WHERE team_id = :id", id=limited.id)
+    assert replayed(limited, rebuild=True) == differences({"storage_bytes": (0, 1)})
+
+
+def replayed(setting: TeamSetting, *, rebuild: bool) -> list[tuple[str, str, int]]:
+    with transaction() as session:
+        found = replays.replay_quotas(session, setting.id, rebuild=rebuild)
+    return [(each.row["metric"], each.side, int(each.row["used"])) for each in found]
+
+
+def differences(wrong: dict[str, tuple[int, int]]) -> list[tuple[str, str, int]]:
+    return [(metric, side, wrong[metric][n]) for metric in wrong for n, side in enumerate(("right", "kept"))]
