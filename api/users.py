@@ -158,9 +158,9 @@ class Me(Resource):
 
     @requires(SIGNED_IN)
     @blueprint.shows(UserSchema)
-    def get(self) -> User:
+    def get(self) -> Any:
         """One's own account."""
-        return accounts.get(self.session, self.actor.user_id)
+        return accounts.shown(self.session, self.actor.user_id)
 
     @requires(SIGNED_IN)
     @blueprint.body(ProfileSchema)

@@ -7,10 +7,11 @@ from functools import partial
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ARRAY, Select, Uuid, func, literal, select, true
+from sqlalchemy import ARRAY, BigInteger, Select, Uuid, any_, bindparam, func, literal, select, true
 from sqlalchemy.orm import Session
 
 from models.access.entry import Access
+from models.database import Prepared, columns_of
 from models.events.catalogue import CATALOGUE
 from models.queries.activity_filters import ActivityFilter, Actor, Subject, visible
 from models.queries.activity_search import Extent, Log, Match, search, searching
@@ -30,6 +31,7 @@ class ActivityView:
     """A row of the log with the names of the persons in it, as they are called today."""
 
     row: ActivityLog
+    """Or its columns under the same names."""
     actor_name: str | None
     agent_name: str | None
     subject_name: str | None
@@ -102,14 +104,10 @@ def _views(session: Session, team_id: UUID, matches: Sequence[Match]) -> list[Ac
     if not matches:
         return []
     times = [match.created_at for match in matches]  # which tell the partitions
-    statement = named(
-        select(ActivityLog).where(
-            ActivityLog.team_id == team_id,
-            ActivityLog.seq.in_([match.seq for match in matches]),
-            ActivityLog.created_at.between(min(times), max(times)),
-        )
+    rows = NUMBERED.rows(
+        session, team_id=team_id, seqs=[match.seq for match in matches], since=min(times), until=max(times)
     )
-    return [ActivityView(*row) for row in session.execute(statement.order_by(ActivityLog.seq.desc()))]
+    return [ActivityView(row, row.actor_name, row.agent_name, row.subject_name) for row in rows]
 
 
 def last_acts(session: Session, access: Access, user_ids: Sequence[UUID]) -> dict[UUID, datetime]:
@@ -130,7 +128,11 @@ def last_acts(session: Session, access: Access, user_ids: Sequence[UUID]) -> dic
 def named(statement: Select[ActivityLog]) -> Select[*tuple[Any, ...]]:
     """Rows of the log, each with what an ActivityView adds to it: actor, agent, and whom it happened to."""
     return (
-        statement.add_columns(Actor.name, Agent.name, func.coalesce(Subject.name, Invitation.email))
+        statement.add_columns(
+            Actor.name.label("actor_name"),
+            Agent.name.label("agent_name"),
+            func.coalesce(Subject.name, Invitation.email).label("subject_name"),
+        )
         .outerjoin(Actor, Actor.id == ActivityLog.user_id)
         .outerjoin(Agent, Agent.id == ActivityLog.agent_id)
         .outerjoin(
@@ -139,6 +141,18 @@ def named(statement: Select[ActivityLog]) -> Select[*tuple[Any, ...]]:
         )
         .outerjoin(Subject, (ActivityLog.resource_type == "user") & (Subject.id == ActivityLog.resource_id))
     )
+
+
+NUMBERED = Prepared(
+    named(
+        select(*columns_of(ActivityLog)).where(
+            ActivityLog.team_id == bindparam("team_id"),
+            ActivityLog.seq == any_(bindparam("seqs", type_=ARRAY(BigInteger))),
+            ActivityLog.created_at.between(bindparam("since"), bindparam("until")),
+        )
+    ).order_by(ActivityLog.seq.desc())
+)
+"""The rows of these numbers, newest first, all but what of them only searches look at."""
 
 
 def after(session: Session, team_id: UUID, seq: int, limit: int) -> list[ActivityLog]:

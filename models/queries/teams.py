@@ -4,14 +4,15 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, and_, func, or_, select
+from sqlalchemy import ColumnElement, and_, bindparam, func, or_, select
 from sqlalchemy.orm import Session
 
 from models.access.actor import Actor
 from models.access.entry import Access
+from models.database import Prepared, columns_of
 from models.errors import NotFound
 from models.plans import PLANS
-from models.queries.paging import Page, Slice, keyset
+from models.queries.paging import Page, Slice, parse_key
 from models.tables import Team, TeamMember
 
 RESTORABLE_FOR = timedelta(days=30)
@@ -23,6 +24,7 @@ class TeamView:
     """A team with the role that the caller has in it."""
 
     team: Team
+    """Or its columns under the same names."""
     role: str
 
     @property
@@ -61,21 +63,29 @@ def restorable() -> ColumnElement[bool]:
 
 def mine(session: Session, actor: Actor | Access, page: Page, *, deleted: bool = False) -> Slice[TeamView]:
     """The teams that the actor is a member of and not suspended in, and that are not suspended themselves, oldest first; or their own that can be restored."""
-    statement = (
-        select(Team, TeamMember.role)
-        .join(TeamMember, TeamMember.team_id == Team.id)
-        .where(
-            TeamMember.user_id == actor.user_id,
-            TeamMember.suspended_at.is_(None),
-            Team.suspended_at.is_(None),
-        )
+    (after,) = parse_key(page.after, (Team.id,)) if page.after is not None else (FIRST,)
+    rows = (MY_DELETED if deleted else MINE).rows(
+        session, user_id=actor.user_id, after=after, limit=page.limit + 1
     )
-    if deleted:
-        statement = statement.where(restorable(), Team.owner_id == actor.user_id)
-    else:
-        statement = statement.where(Team.deleted_at.is_(None))
-    found = keyset(session, statement, page, Team.id)
-    return Slice([TeamView(team, role) for team, role in found.items], found.next_key)
+    shown = [TeamView(row, row.my_role) for row in rows[: page.limit]]
+    return Slice(shown, (shown[-1].team.id,) if len(rows) > page.limit else None)
+
+
+FIRST = UUID(int=0)
+_MINE = (
+    select(*columns_of(Team), TeamMember.role.label("my_role"))
+    .join(TeamMember, TeamMember.team_id == Team.id)
+    .where(
+        TeamMember.user_id == bindparam("user_id"),
+        TeamMember.suspended_at.is_(None),
+        Team.suspended_at.is_(None),
+        Team.id > bindparam("after"),
+    )
+    .order_by(Team.id)
+    .limit(bindparam("limit"))
+)
+MINE = Prepared(_MINE.where(Team.deleted_at.is_(None)))
+MY_DELETED = Prepared(_MINE.where(restorable(), Team.owner_id == bindparam("user_id")))
 
 
 def get(session: Session, access: Access, *, for_update: bool = False) -> Team:

@@ -1,12 +1,14 @@
 """Accounts and their sessions."""
 
 from dataclasses import dataclass
+from typing import Any
 from uuid import UUID
 
-from sqlalchemy import func, select
+from sqlalchemy import bindparam, func, select
 from sqlalchemy.orm import Session
 
 from models.access.actor import Actor
+from models.database import Prepared, columns_of
 from models.errors import NotFound
 from models.queries.paging import Page, Slice, keyset
 from models.tables import SecondFactor, User, UserSession
@@ -15,6 +17,15 @@ from models.tables import SecondFactor, User, UserSession
 def get(session: Session, user_id: UUID, *, for_update: bool = False) -> User:
     statement = select(User).where(User.id == user_id)
     return session.scalars(statement.with_for_update(key_share=True) if for_update else statement).one()
+
+
+def shown(session: Session, user_id: UUID) -> Any:
+    """The user's columns, to look at alone."""
+    (row,) = BY_ID.rows(session, user_id=user_id)
+    return row
+
+
+BY_ID = Prepared(select(*columns_of(User)).where(User.id == bindparam("user_id")))
 
 
 def by_email(session: Session, email_normalized: str, *, for_update: bool = False) -> User | None:

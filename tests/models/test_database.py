@@ -7,15 +7,16 @@ from typing import Any
 
 import pytest
 from flask import Flask
-from sqlalchemy import Engine, create_engine, text
+from sqlalchemy import Engine, bindparam, create_engine, func, select, text
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
 from models import database
-from models.database import SESSION_OPTIONS, engine, fetch_row, transaction
+from models.database import SESSION_OPTIONS, Prepared, columns_of, engine, fetch_row, transaction
 from models.errors import Conflict, EmailTaken, Unavailable
 from models.operations import users
 from models.settings import settings
-from tests.factories import Person, TeamSetting, make_person
+from models.tables import ActivityLog, Team, User
+from tests.factories import Person, TeamSetting, drain, make_person
 
 
 @pytest.fixture
@@ -241,3 +242,39 @@ def test_a_row_that_takes_too_long_is_unavailable() -> None:
 
     with pytest.raises(Unavailable):
         fetch_slowly()
+
+
+@pytest.mark.parametrize("table", [User, Team, ActivityLog])
+def test_what_is_prepared_reads_what_an_object_has(team: TeamSetting, table: Any) -> None:
+    team.task()
+    drain()
+    prepared = Prepared(
+        select(*columns_of(table)).order_by(table.created_at.desc(), table.id).limit(bindparam("limit"))
+    )
+    with transaction() as session:
+        objects = session.scalars(select(table).order_by(table.created_at.desc(), table.id).limit(3)).all()
+        rows = prepared.rows(session, limit=3)
+        assert len(rows) == len(objects) == 3 if table is ActivityLog else rows
+        for row, each in zip(rows, objects, strict=True):
+            assert {name: (type(value), value) for name, value in row._asdict().items()} == {
+                name: (type(getattr(each, name)), getattr(each, name)) for name in row._fields
+            }
+
+
+def test_what_is_prepared_sees_what_the_session_has_yet_to_write(team: TeamSetting) -> None:
+    prepared = Prepared(select(Team.name).where(Team.id == bindparam("id"), Team.plan != "none"))
+    with transaction() as session:
+        session.get_one(Team, team.id).name = "Not written yet"
+        assert prepared.rows(session, id=team.id) == [("Not written yet",)]
+        session.rollback()
+
+
+def test_what_the_driver_alone_cannot_read_is_not_prepared() -> None:
+    with pytest.raises(ValueError, match="the driver alone"):
+        Prepared(select(ActivityLog.mentions))
+
+
+def test_what_is_prepared_tells_a_lost_connection(team: TeamSetting) -> None:
+    prepared = Prepared(select(func.pg_terminate_backend(func.pg_backend_pid()).label("ended")))
+    with pytest.raises(Unavailable), transaction() as session:
+        prepared.rows(session)
