@@ -28,7 +28,8 @@ class Activity(Resource):
         """
         note_read(self.session, self.access)
         page, at = page_from(query, both_ways=True), query.pop("at")
-        return envelope(activity.in_team(self.session, self.access, ActivityFilter(**query), page, at=at))
+        wanted = ActivityFilter(**query)
+        return envelope(activity.in_team(self.session, self.access, wanted, page, at=at, last=True))
 
 
 @blueprint.route("/teams/<uuid:team_id>/activity/facets")

@@ -36,6 +36,7 @@ from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from models.access.entry import Access
+from models.database import fetch_row
 from models.queries.activity_filters import ActivityFilter, like, narrowed, visible, within_sight, worded
 from models.tables import ActivityLog, ActivityPerson, Agent, Invitation, User
 
@@ -52,12 +53,12 @@ MONTHS = (1, 3)
 # The planner's settings while a transaction searches, and where the log begins and ends. A prepared statement's plan would
 # know neither pattern nor bounds.
 PLANNER = {"plan_cache_mode": "force_custom_plan", "enable_sort": "off", "jit": "off"}
-BEGIN = text(f"""
-SELECT h.purged_seq + 1 AS first, h.seq AS last, coalesce(f.seq, 0) AS folded, show_trgm('ä') <> '{{}}' AS foreign_letters,
-       {", ".join(f"current_setting('{name}') AS {name}" for name in PLANNER)},
+BEGIN = f"""
+SELECT h.purged_seq + 1, h.seq, coalesce(f.seq, 0), show_trgm('ä') <> '{{}}',
+       {", ".join(f"current_setting('{name}')" for name in PLANNER)},
        {", ".join(f"set_config('{name}', '{value}', true)" for name, value in PLANNER.items())}
-FROM activity_heads h LEFT JOIN activity_folds f ON f.team_id = h.team_id WHERE h.team_id = :team_id
-""")  # noqa: S608  made of constants alone
+FROM activity_heads h LEFT JOIN activity_folds f ON f.team_id = h.team_id WHERE h.team_id = %(team_id)s
+"""  # noqa: S608  made of constants alone
 END = text(f"SELECT {', '.join(f'set_config({name!r}, :{name}, true)' for name in PLANNER)}")
 SINCE = text(
     "SELECT min(first_seq) FROM activity_days WHERE team_id = :team_id AND day >= CAST(:day AS date)"
@@ -133,14 +134,19 @@ class Found:
 
 
 @contextmanager
-def searching(session: Session, team_id: UUID) -> Iterator[Log]:
-    """The team's log, and plans for the bounds and patterns at hand, until the block ends."""
-    row = session.execute(BEGIN, {"team_id": team_id}).one_or_none()
+def searching(session: Session, team_id: UUID, *, last: bool = False) -> Iterator[Log]:
+    """
+    The team's log, and plans for the bounds and patterns at hand, until the block ends; or the transaction, of which a search
+    is the `last` that it does.
+    """
+    row = fetch_row(session, BEGIN, {"team_id": team_id})
     if row is None:  # a team without any event
         yield Log(team_id, Extent(1, 0), 0, foreign_letters=False)
         return
-    yield Log(team_id, Extent(row.first, row.last), row.folded, row.foreign_letters)
-    session.execute(END, {name: getattr(row, name) for name in PLANNER})
+    first, newest, folded, foreign_letters, *rest = row
+    yield Log(team_id, Extent(first, newest), folded, foreign_letters)
+    if not last:
+        session.execute(END, dict(zip(PLANNER, rest, strict=False)))
 
 
 def search(
