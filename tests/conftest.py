@@ -26,6 +26,7 @@ from sqlalchemy.engine import make_url
 
 from models.settings import settings, sqlalchemy_url
 from tests.servers import server_classes
+from tests.undefined import Undefined
 
 TEMPLATE = "agenthq_test_template"
 SERVERS = pytest.StashKey[list[Any]]()
@@ -128,7 +129,9 @@ def own_database() -> Iterator[None]:
 def app() -> Flask:
     from api import create_app
 
-    return create_app()
+    made = create_app()
+    made.jinja_env.undefined = Undefined
+    return made
 
 
 @pytest.fixture
