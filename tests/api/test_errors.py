@@ -88,7 +88,7 @@ def test_what_nobody_expected_is_500_and_tells_nothing(app: Flask, monkeypatch: 
 
     person = make_person(app)
     assert person.get("/me").status_code == 200
-    monkeypatch.setattr(users, "get", fail)
+    monkeypatch.setattr(users, "shown", fail)
     answer = person.get("/me")
     assert_problem(answer, 500, "internal_error")
     assert "secret" not in answer.text

@@ -76,7 +76,7 @@ def test_an_unexpected_error_is_logged_with_its_request(log: "Log", monkeypatch:
     def fail(*_: Any) -> Any:
         raise ValueError(f"went wrong with {person.token}")
 
-    monkeypatch.setattr(users, "get", fail)
+    monkeypatch.setattr(users, "shown", fail)
     assert person.get("/me", headers={"X-Request-Id": "mine-3"}).status_code == 500
     (line,) = [line for line in log.lines() if line["level"] == "error"]
     assert line["request_id"] == "mine-3"
