@@ -212,7 +212,7 @@ export async function refresh(wanted, letGo = false) {
     const before = new Map([...part.querySelectorAll("[data-value]")].map((value, index) => [index, value.textContent]));
     // What somebody chose in a dialog that is open stays, if it can still be chosen.
     const chosen = [part, ...part.querySelectorAll("select")].filter((one) => one.matches("dialog[open] select")).map((select) => [select, select.value]);
-    globalThis.Idiomorph.morph(part, newer, { ignoreActiveValue: true });
+    globalThis.Idiomorph.morph(part, newer, { ignoreActiveValue: true, callbacks: { beforeNodeMorphed: isNotSaying } });
     for (const [select, value] of chosen) if ([...select.options].some((option) => option.value === value)) select.value = value;
     [...document.getElementById(part.id).querySelectorAll("[data-value]")].forEach((value, index) => {
       if (before.has(index) && before.get(index) !== value.textContent) mark(value);
@@ -220,6 +220,9 @@ export async function refresh(wanted, letGo = false) {
   }
   settle();
 }
+
+/** What a form says of its last try stays until the next. */
+const isNotSaying = (part) => !(part.matches?.("[data-error], [data-form-error], [data-form-done]") && !part.hidden);
 
 /** Says how many rows wait, instead of moving those that somebody reads. */
 function hold(part, newer) {

@@ -19,7 +19,9 @@ def account(app: Flask) -> Account:
 def test_the_name_changes(account: Account, screen_of: ScreenOf) -> None:
     page = screen_of(account.person).open("/account")
     page.fill("#f-name", "김민지")
-    page.click("#profile form button.primary")
+    with page.expect_response(lambda response: "text/html" in response.headers["content-type"]):  # shown anew
+        page.click("#profile form button.primary")
+    page.evaluate("new Promise(requestAnimationFrame)")
     expect(page.locator("#profile [data-form-done]")).to_be_visible()
     assert account.person.get("/me").json["name"] == "김민지"
 

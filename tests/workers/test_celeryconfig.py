@@ -16,7 +16,7 @@ from kombu.transport import redis as kombu_redis
 import celeryconfig
 from workers.app import app, without_traceback
 
-IMPORTED = {"Exchange", "Queue", "settings"}
+IMPORTED = {"Exchange", "Queue", "settings_or_exit"}
 
 
 def test_celery_knows_every_setting() -> None:
