@@ -8,17 +8,15 @@ from flask import Flask, Response, current_app, request
 from flask_limiter import Limiter, RateLimitExceeded
 from flask_limiter.util import get_remote_address
 from limits import parse_many
-from limits.storage import MemoryStorage
-from limits.strategies import FixedWindowRateLimiter
 
 from api import cookies
 from api.errors import problem
 from models.settings import Settings
+from realtime.limits import Refusals
 
 TIMEOUTS = {"socket_timeout": 1.0, "socket_connect_timeout": 0.5}
 
 
-REFUSED = "refused"
 UNROUTED = "unrouted"
 
 
@@ -35,23 +33,19 @@ def caller() -> str:
 
 def _is_guessing() -> bool:
     """Whether this address was refused for its credentials as often of late as it might sign in; as this process counted."""
-    return not all(refusals().test(limit, REFUSED, get_remote_address()) for limit in parsed(auth_limit()))
+    return refusals(auth_limit()).wait_s(get_remote_address()) > 0
 
 
 def count_refusal(response: Response) -> Response:
     if response.status_code == 401:
-        for limit in parsed(auth_limit()):
-            refusals().hit(limit, REFUSED, get_remote_address())
+        refusals(auth_limit()).add(get_remote_address())
     return response
 
 
 @cache
-def refusals() -> FixedWindowRateLimiter:
-    """In memory, as it is asked with each call, and has to hold while Redis is away."""
-    return FixedWindowRateLimiter(MemoryStorage())
-
-
-parsed = cache(parse_many)
+def refusals(limit: str) -> Refusals:
+    """This process's."""
+    return Refusals(parse_many(limit))
 
 
 def auth_limit() -> str:
